@@ -1,0 +1,206 @@
+//! One filter's code: from the bytes of a file to something that can be instantiated and called.
+//! Accepts components and core modules; never anything precompiled.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use wasmtime::Store;
+
+use super::host::bindings::{NarrationFilter, NarrationFilterPre};
+use super::host::{Host, State, allow};
+use crate::limits::{FILTER_MEMORY_MIB, FILTER_START_MS};
+use crate::narration::vocabulary::types::Description;
+use crate::narration::{Context, Fact, Narration, clean};
+
+/// The version of the contract that this worker speaks.
+pub const CONTRACT: &str = "0.1.0";
+const INTERFACE: &str = "rbees:narration/filter@";
+
+/// A compiled filter that has said what it is.
+pub struct Component {
+    pre: NarrationFilterPre<State>,
+    digest: String,
+    description: Description,
+    kinds: Option<HashSet<String>>,
+}
+
+/// Why a filter can't be used or a call failed: one line for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure(pub String);
+
+impl Component {
+    /// Compiles `bytes` and asks the component what it is.
+    pub fn load(host: &Host, bytes: &[u8]) -> Result<Self, Failure> {
+        let digest = digest(bytes);
+        let bytes = as_component(bytes)?;
+        let component = wasmtime::component::Component::from_binary(host.engine(), &bytes)
+            .map_err(|e| Failure(format!("is no valid component: {}", first_line(&e))))?;
+        check_contract(host, &component)?;
+        let pre = host
+            .linker()
+            .instantiate_pre(&component)
+            .and_then(NarrationFilterPre::new)
+            .map_err(|e| Failure(format!("does not fit the contract {CONTRACT}: {}", first_line(&e))))?;
+        let mut instance = Instance::bare(host, &pre, &"filter".into(), FILTER_MEMORY_MIB)?;
+        let description = instance.describe()?;
+        let kinds = description.kinds.as_ref().map(|kinds| kinds.iter().cloned().collect());
+        Ok(Component { pre, digest, description, kinds })
+    }
+
+    /// SHA-256 of the file, hexadecimal.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// What the filter says of itself.
+    pub const fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// Whether it wants facts of this kind.
+    pub fn wants(&self, kind: &str) -> bool {
+        self.kinds.as_ref().is_none_or(|kinds| kinds.contains(kind))
+    }
+}
+
+/// SHA-256, hexadecimal.
+pub fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// One running instance of a filter; serves one job, and dies with its first failure.
+pub struct Instance {
+    store: Store<State>,
+    bindings: NarrationFilter,
+}
+
+impl Instance {
+    /// A fresh instance, configured.
+    pub fn start(
+        host: &Host,
+        component: &Component,
+        name: &Arc<str>,
+        memory_mib: u64,
+        config: &str,
+    ) -> Result<Self, Failure> {
+        let mut instance = Self::bare(host, &component.pre, name, memory_mib)?;
+        let limit = Duration::from_millis(FILTER_START_MS);
+        allow(&mut instance.store, limit);
+        instance
+            .bindings
+            .rbees_narration_filter()
+            .call_configure(&mut instance.store, config)
+            .map_err(|e| failed("configure", limit, &e))?
+            .map_err(|refusal| {
+                Failure(format!("refused its configuration: {}", clean::line(&refusal, 300)))
+            })?;
+        Ok(instance)
+    }
+
+    fn bare(
+        host: &Host,
+        pre: &NarrationFilterPre<State>,
+        name: &Arc<str>,
+        memory_mib: u64,
+    ) -> Result<Self, Failure> {
+        let mut store = host.store(name, memory_mib);
+        let limit = Duration::from_millis(FILTER_START_MS);
+        allow(&mut store, limit);
+        let bindings = pre.instantiate(&mut store).map_err(|e| failed("start", limit, &e))?;
+        Ok(Instance { store, bindings })
+    }
+
+    fn describe(&mut self) -> Result<Description, Failure> {
+        let limit = Duration::from_millis(FILTER_START_MS);
+        allow(&mut self.store, limit);
+        self.bindings
+            .rbees_narration_filter()
+            .call_describe(&mut self.store)
+            .map_err(|e| failed("describe", limit, &e))
+    }
+
+    /// One narration through this filter. After a failure the instance must not be used again.
+    pub fn narrate(
+        &mut self,
+        context: &Context,
+        narration: &Narration,
+        limit: Duration,
+    ) -> Result<Narration, Failure> {
+        allow(&mut self.store, limit);
+        let returned = self
+            .bindings
+            .rbees_narration_filter()
+            .call_narrate(&mut self.store, context, narration)
+            .map_err(|e| failed("narrate", limit, &e))?;
+        if returned.fact.kind() != narration.fact.kind() {
+            return Err(Failure(format!(
+                "narrate was given the kind {} and returned {}; a filter may not change the kind",
+                narration.fact.kind(),
+                returned.fact.kind()
+            )));
+        }
+        if let Fact::Other(other) = &returned.fact {
+            serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&other.json)
+                .map_err(|_| Failure("narrate returned fields that are no JSON object".into()))?;
+        }
+        Ok(returned)
+    }
+}
+
+/// The bytes as a component: a core module that carries its WIT is wrapped, as its tools would do.
+fn as_component(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Failure> {
+    match bytes.get(..8) {
+        Some([0, b'a', b's', b'm', _, _, 1, 0]) => Ok(Cow::Borrowed(bytes)),
+        Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => wit_component::ComponentEncoder::default()
+            .validate(true)
+            .module(bytes)
+            .and_then(|mut encoder| encoder.encode())
+            .map(Cow::Owned)
+            .map_err(|e| Failure(format!("is a core module that can't be made a component: {e:#}"))),
+        _ => Err(Failure(format!(
+            "is no WebAssembly: expected a component or a core module, found {} bytes that begin otherwise",
+            bytes.len()
+        ))),
+    }
+}
+
+/// Finds the version of the contract that the component was built for, and refuses others.
+fn check_contract(
+    host: &Host,
+    component: &wasmtime::component::Component,
+) -> Result<(), Failure> {
+    let ty = component.component_type();
+    let exports: Vec<&str> = ty.exports(host.engine()).map(|(name, _)| name).collect();
+    let Some(version) = exports.iter().find_map(|name| name.strip_prefix(INTERFACE)) else {
+        return Err(Failure(format!(
+            "is of another world: expected an export {INTERFACE}{CONTRACT}, found {}",
+            if exports.is_empty() { "none".to_owned() } else { exports.join(", ") }
+        )));
+    };
+    if version != CONTRACT {
+        return Err(Failure(format!(
+            "was built for version {version} of rbees:narration; this worker speaks {CONTRACT}"
+        )));
+    }
+    Ok(())
+}
+
+/// One line about a failed call: what was called, and why it ended.
+fn failed(call: &str, limit: Duration, error: &wasmtime::Error) -> Failure {
+    match error.downcast_ref::<wasmtime::Trap>() {
+        Some(wasmtime::Trap::Interrupt) => {
+            Failure(format!("{call} took longer than {} ms", limit.as_millis()))
+        }
+        Some(trap) => Failure(format!("{call} trapped: {trap}")),
+        None => Failure(format!("{call} failed: {}", first_line(error))),
+    }
+}
+
+/// The root of an error, without the backtrace that follows in later lines.
+fn first_line(error: &wasmtime::Error) -> String {
+    let root = error.root_cause().to_string();
+    root.lines().next().unwrap_or("no reason given").to_owned()
+}

@@ -1,0 +1,175 @@
+//! Every bound of the worker in one place, unit last in each name, checked against each other below.
+//! A queue, buffer, loop or read without a bound here is a mistake. Holds no logic.
+
+// Narration -------------------------------------------------------------------------------------
+
+/// Longest `human` text of a narration, characters.
+pub const HUMAN_CHARS_MAX: usize = 100;
+/// Longest `cute` text of a narration, characters.
+pub const CUTE_CHARS_MAX: usize = 150;
+/// Longest `story` text of a narration, characters.
+pub const STORY_CHARS_MAX: usize = 200;
+/// Longest text field inside a fact, and longest `target`, characters.
+pub const FACT_CHARS_MAX: usize = 1_024;
+/// Violations told of one request; more are summed up in a last one.
+pub const VIOLATIONS_MAX: usize = 32;
+/// Shortest time between two progress narrations of loading, ms.
+pub const LOAD_PROGRESS_MS_MIN: u64 = 500;
+
+// Filters ---------------------------------------------------------------------------------------
+
+/// Filters in one chain.
+pub const FILTERS_MAX: usize = 16;
+/// Largest component file, bytes.
+pub const FILTER_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Largest `filters.toml`, bytes.
+pub const MANIFEST_BYTES_MAX: u64 = 256 * 1024;
+/// Instances of filters at one time: of all jobs, through all chains.
+pub const FILTER_INSTANCES_MAX: u32 = 4_096;
+/// Time that one call into a filter may take unless the manifest says otherwise, ms.
+pub const FILTER_CALL_MS: u64 = 10;
+/// Longest time that a manifest can grant a call, ms.
+pub const FILTER_CALL_MS_MAX: u64 = 1_000;
+/// Time that instantiating, describing and configuring may take, ms.
+pub const FILTER_START_MS: u64 = 250;
+/// Memory that one filter instance may hold unless the manifest says otherwise, MiB.
+pub const FILTER_MEMORY_MIB: u64 = 32;
+/// Most memory that a manifest can grant an instance, MiB.
+pub const FILTER_MEMORY_MIB_MAX: u64 = 128;
+/// What one call may return or pass to an import, bytes (strings and lists, lifted).
+pub const FILTER_RETURN_BYTES_MAX: usize = 1024 * 1024;
+/// Failures in a row after which a filter is quarantined.
+pub const FILTER_FAILURES_MAX: u32 = 3;
+/// Length of a line that a filter logs, characters.
+pub const FILTER_LOG_CHARS_MAX: usize = 512;
+/// Lines that one instance may log.
+pub const FILTER_LOG_LINES_MAX: u32 = 100;
+/// Period of the epoch ticker: the resolution of every time limit on filters, ms.
+pub const EPOCH_TICK_MS: u64 = 1;
+/// Quiet time after a file event before a reload, ms.
+pub const RELOAD_DEBOUNCE_MS: u64 = 50;
+/// Period of the poll that finds changes where no file events come, ms.
+pub const RELOAD_POLL_MS: u64 = 2_000;
+
+// Delivery --------------------------------------------------------------------------------------
+
+/// Threads that run filters.
+pub const LANES: usize = 2;
+/// Narrations waiting in one lane; more are counted as lost.
+pub const LANE_FACTS_MAX: usize = 4_096;
+/// Lines waiting for stdout; more are counted as lost.
+pub const STDOUT_LINES_MAX: usize = 4_096;
+/// Time that the last lines have to get out when the worker ends, ms.
+pub const STDOUT_FLUSH_MS: u64 = 1_000;
+/// Frames of one job besides its tokens and its progress narrations.
+pub const FRAMES_BESIDE_TOKENS_MAX: usize = 4_096;
+/// Time that an answer waits for its narration to be worded, ms.
+pub const REPLY_NARRATION_MS: u64 = 250;
+
+// Jobs ------------------------------------------------------------------------------------------
+
+/// Jobs waiting for the engine unless configured otherwise.
+pub const QUEUE_JOBS: usize = 64;
+/// Most jobs that a configuration can let wait.
+pub const QUEUE_JOBS_MAX: usize = 4_096;
+/// Finished jobs kept for late readers.
+pub const FINISHED_JOBS_MAX: usize = 256;
+/// Time that a finished job is kept, s.
+pub const FINISHED_JOB_S: u64 = 300;
+/// Bytes of all finished jobs' logs together.
+pub const FINISHED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Deadline of a job that names none, ms.
+pub const JOB_TIMEOUT_MS: u64 = 600_000;
+/// Longest deadline a request can ask for, ms.
+pub const JOB_TIMEOUT_MS_MAX: u64 = 3_600_000;
+
+// Requests --------------------------------------------------------------------------------------
+
+/// Length of a prompt, or of all messages together, characters.
+pub const PROMPT_CHARS_MAX: usize = 32_768;
+/// Messages of one chat.
+pub const MESSAGES_MAX: usize = 512;
+/// Tokens that one request may generate.
+pub const OUTPUT_TOKENS_MAX: u32 = 4_096;
+/// Tokens between two progress narrations unless asked otherwise.
+pub const PROGRESS_EVERY_TOKENS: u32 = 10;
+/// Stop strings of one request.
+pub const STOP_STRINGS_MAX: usize = 4;
+/// Length of a stop string, characters.
+pub const STOP_CHARS_MAX: usize = 32;
+/// Length of a job id, bytes.
+pub const JOB_ID_BYTES_MAX: usize = 256;
+/// Length of a correlation id, bytes.
+pub const CORRELATION_ID_BYTES_MAX: usize = 128;
+/// Body of a request, bytes: the longest prompt with every character escaped, and the rest.
+pub const BODY_BYTES_MAX: usize = PROMPT_CHARS_MAX * 12 + 64 * 1024;
+
+// HTTP ------------------------------------------------------------------------------------------
+
+/// Open connections.
+pub const CONNECTIONS_MAX: usize = 10_000;
+/// Time in which a request's headers have to arrive, ms.
+pub const HEADERS_MS_MAX: u64 = 10_000;
+/// Time in which a request's body has to arrive, ms.
+pub const BODY_MS_MAX: u64 = 10_000;
+/// Bytes of a request's headers.
+pub const HEADER_BYTES_MAX: usize = 32 * 1024;
+/// Header lines of a request.
+pub const HEADERS_MAX: usize = 64;
+/// Time without progress after which a reader that doesn't read is let go, ms.
+pub const WRITE_STALL_MS_MAX: u64 = 15_000;
+/// Silence on a stream after which a sign of life is sent, ms.
+pub const KEEP_ALIVE_MS: u64 = 10_000;
+/// What a stream tells a browser about reconnecting, ms.
+pub const RETRY_MS: u64 = 1_000;
+
+// Engine ----------------------------------------------------------------------------------------
+
+/// GGUF: metadata entries.
+pub const GGUF_ENTRIES_MAX: u64 = 4_096;
+/// GGUF: tensors.
+pub const GGUF_TENSORS_MAX: u64 = 16_384;
+/// GGUF: dimensions of a tensor.
+pub const GGUF_DIMENSIONS_MAX: u32 = 4;
+/// GGUF: bytes of one string.
+pub const GGUF_STRING_BYTES_MAX: u64 = 1024 * 1024;
+/// GGUF: elements of one array.
+pub const GGUF_ARRAY_MAX: u64 = 2 * 1024 * 1024;
+/// GGUF: bytes of the whole header.
+pub const GGUF_HEADER_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// Bytes of a chat template's source.
+pub const TEMPLATE_BYTES_MAX: usize = 64 * 1024;
+/// Nesting of a chat template's source: brackets, blocks and operators in a row.
+pub const TEMPLATE_DEPTH_MAX: usize = 64;
+/// Instructions that rendering a chat template may take.
+pub const TEMPLATE_FUEL: u64 = 1_000_000;
+/// Bytes that a rendered chat may have.
+pub const TEMPLATE_OUTPUT_BYTES_MAX: usize = 1024 * 1024;
+/// Tokens of a prompt computed between two looks at the queue and at cancellations.
+pub const PREFILL_CHUNK_TOKENS: usize = 16;
+
+// Worker ----------------------------------------------------------------------------------------
+
+/// Time that running jobs have to finish at shutdown unless configured otherwise, ms.
+pub const GRACE_MS: u64 = 30_000;
+/// Tries of the ready call.
+pub const CALLBACK_TRIES_MAX: u32 = 5;
+/// Time that one try of the ready call may take, ms.
+pub const CALLBACK_TRY_MS: u64 = 5_000;
+/// First wait between two tries of the ready call; doubles each time, ms.
+pub const CALLBACK_BACKOFF_MS: u64 = 250;
+/// Longest name of a worker, bytes.
+pub const WORKER_ID_BYTES_MAX: usize = 128;
+
+const _: () = {
+    assert!(FILTER_CALL_MS <= FILTER_CALL_MS_MAX && FILTER_CALL_MS >= EPOCH_TICK_MS);
+    assert!(FILTER_MEMORY_MIB <= FILTER_MEMORY_MIB_MAX);
+    assert!(QUEUE_JOBS <= QUEUE_JOBS_MAX);
+    assert!(JOB_TIMEOUT_MS <= JOB_TIMEOUT_MS_MAX);
+    assert!(KEEP_ALIVE_MS <= WRITE_STALL_MS_MAX);
+    assert!(BODY_BYTES_MAX >= PROMPT_CHARS_MAX * 12);
+    assert!(FILTER_RETURN_BYTES_MAX >= FACT_CHARS_MAX * VIOLATIONS_MAX * 4);
+    assert!(STOP_CHARS_MAX <= PROMPT_CHARS_MAX && PREFILL_CHUNK_TOKENS > 0);
+    assert!(GGUF_STRING_BYTES_MAX <= GGUF_HEADER_BYTES_MAX);
+    assert!(TEMPLATE_OUTPUT_BYTES_MAX >= PROMPT_CHARS_MAX * 4);
+};
