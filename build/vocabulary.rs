@@ -8,7 +8,24 @@ use std::path::Path;
 use wit_parser::{Docs, Resolve, Type, TypeDef, TypeDefKind, TypeId, TypeOwner};
 
 const DERIVES: &str = "#[derive(wasmtime::component::ComponentType, wasmtime::component::Lift, \
-    wasmtime::component::Lower, serde::Serialize, serde::Deserialize, Clone, Debug, PartialEq)]\n";
+    wasmtime::component::Lower, Clone, Debug, PartialEq)]\n";
+const ON_WIRE: &str = "    #[derive(serde::Serialize, serde::Deserialize)]\n";
+
+/// What `bindgen!` expects of a module given by `with`, for an interface without functions.
+const NO_FUNCTIONS: &str = "    /// Nothing to provide: the interface has no functions.
+    pub trait Host {}
+    impl<T: ?Sized> Host for T {}
+    /// Nothing to provide: the interface has no functions.
+    pub trait HostWithStore<T>: wasmtime::component::HasData {}
+    impl<T, D: wasmtime::component::HasData + ?Sized> HostWithStore<T> for D {}
+    /// Nothing to link: the interface has no functions.
+    pub fn add_to_linker<T: 'static, D: wasmtime::component::HasData>(
+        _: &mut wasmtime::component::Linker<T>,
+        _: fn(&mut T) -> D::Data<'_>,
+    ) -> wasmtime::Result<()> {
+        Ok(())
+    }
+";
 
 /// Reads the package in `wit` and writes `OUT_DIR/vocabulary.rs`.
 pub fn write(wit: &Path, out: &Path) -> Result<(), String> {
@@ -26,6 +43,7 @@ pub fn write(wit: &Path, out: &Path) -> Result<(), String> {
         for id in types {
             define(&mut code, &resolve, &resolve.types[id])?;
         }
+        code.push_str(NO_FUNCTIONS);
         code.push_str("}\n");
     }
     let path = out.join("vocabulary.rs");
@@ -40,15 +58,23 @@ fn is_alias(def: &TypeDef) -> bool {
 fn define(code: &mut String, resolve: &Resolve, def: &TypeDef) -> Result<(), String> {
     let Some(name) = &def.name else { return Ok(()) };
     let rust = camel(name);
-    docs(code, &def.docs, "    ");
+    if !matches!(def.kind, TypeDefKind::Flags(_)) {
+        docs(code, &def.docs, "    "); // the macro that makes flags takes no documentation
+    }
     match &def.kind {
         TypeDefKind::Record(record) => {
-            let _ = write!(code, "    {DERIVES}    #[component(record)]\n    pub struct {rust} {{\n");
+            // A record with flags goes over the wire in pieces, if at all.
+            let on_wire = record.fields.iter().all(|field| is_plain(resolve, &field.ty));
+            let serde = if on_wire { ON_WIRE } else { "" };
+            let _ = write!(
+                code,
+                "    {DERIVES}{serde}    #[component(record)]\n    pub struct {rust} {{\n"
+            );
             let mut sample = String::new();
             for field in &record.fields {
                 docs(code, &field.docs, "        ");
                 let _ = writeln!(code, "        #[component(name = \"{}\")]", field.name);
-                if option_of(resolve, &field.ty).is_some() {
+                if on_wire && is_option(resolve, &field.ty) {
                     code.push_str(
                         "        #[serde(default, skip_serializing_if = \"Option::is_none\")]\n",
                     );
@@ -64,7 +90,7 @@ fn define(code: &mut String, resolve: &Resolve, def: &TypeDef) -> Result<(), Str
         TypeDefKind::Enum(cases) => {
             let _ = write!(
                 code,
-                "    {DERIVES}    #[derive(Copy, Eq, Hash)]\n    #[component(enum)]\n    \
+                "    {DERIVES}{ON_WIRE}    #[derive(Copy, Eq, Hash)]\n    #[component(enum)]\n    \
                  #[serde(rename_all = \"kebab-case\")]\n    #[repr(u8)]\n    pub enum {rust} {{\n"
             );
             for case in &cases.cases {
@@ -101,7 +127,7 @@ fn define_variant(
 ) -> Result<(), String> {
     let _ = write!(
         code,
-        "    {DERIVES}    #[component(variant)]\n    #[serde(rename_all = \"kebab-case\")]\n    \
+        "    {DERIVES}{ON_WIRE}    #[component(variant)]\n    #[serde(rename_all = \"kebab-case\")]\n    \
          pub enum {rust} {{\n"
     );
     let (mut kinds, mut names, mut samples) = (String::new(), String::new(), String::new());
@@ -122,7 +148,8 @@ fn define_variant(
          pub const KINDS: &[&str] = &[{names}];\n        /// Its kind, as the contract names it.\n        \
          pub const fn kind(&self) -> &'static str {{\n            match self {{\n{kinds}            }}\n        \
          }}\n        /// One of every kind, with made-up values, for trials.\n        \
-         pub fn samples() -> Vec<{rust}> {{ vec![{samples}] }}\n    }}\n"
+         pub fn samples() -> Vec<{rust}> {{ vec![{samples}] }}\n        /// The first \
+         of the samples.\n        pub fn sample() -> {rust} {{ Self::samples().swap_remove(0) }}\n    }}\n"
     );
     Ok(())
 }
@@ -146,24 +173,19 @@ fn sample_of(resolve: &Resolve, ty: &Type, field: &str) -> String {
             TypeDefKind::Option(inner) => format!("Some({})", sample_of(resolve, inner, field)),
             TypeDefKind::List(inner) => format!("vec![{}]", sample_of(resolve, inner, field)),
             TypeDefKind::Flags(_) => format!("{}::all()", type_name(resolve, ty).unwrap_or_default()),
-            TypeDefKind::Variant(_) => {
-                let name = type_name(resolve, ty).unwrap_or_default();
-                format!("{name}::samples().swap_remove(0)")
-            }
             _ => format!("{}::sample()", type_name(resolve, ty).unwrap_or_default()),
         },
         _ => "42".into(),
     }
 }
 
-fn option_of<'a>(resolve: &'a Resolve, ty: &Type) -> Option<&'a Type> {
-    match ty {
-        Type::Id(id) => match &resolve.types[*id].kind {
-            TypeDefKind::Option(inner) => Some(inner),
-            _ => None,
-        },
-        _ => None,
-    }
+fn is_option(resolve: &Resolve, ty: &Type) -> bool {
+    matches!(ty, Type::Id(id) if matches!(resolve.types[*id].kind, TypeDefKind::Option(_)))
+}
+
+/// Whether the type has a wire form of its own: flags have none.
+fn is_plain(resolve: &Resolve, ty: &Type) -> bool {
+    !matches!(ty, Type::Id(id) if matches!(resolve.types[*id].kind, TypeDefKind::Flags(_)))
 }
 
 /// The Rust name of a type, as it is seen from within its own module.

@@ -1,14 +1,18 @@
-//! probe
-pub mod error;
+//! A worker that loads one language model, serves it over HTTP with server-sent events, and narrates
+//! what it does. Facts flow one way: told here, worded by filters, delivered to stdout and streams.
+//! A folder uses only what stands before it in this list.
+
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
 pub mod limits;
-pub mod narration { pub mod vocabulary { include!(concat!(env!("OUT_DIR"), "/vocabulary.rs")); } }
-pub mod filter { pub mod host {
-wasmtime::component::bindgen!({
-    world: "narration-filter",
-    path: "wit/0.1.0",
-    with: {
-        "rbees:narration/facts": crate::narration::vocabulary::facts,
-        "rbees:narration/types": crate::narration::vocabulary::types,
-    },
-});
-}}
+
+pub mod error;
+
+pub mod private;
+
+pub mod narration;
+
+pub mod filter;
+
+pub mod delivery;

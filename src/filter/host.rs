@@ -154,7 +154,6 @@ fn config(pooling: bool) -> Config {
         .concurrency_support(false)
         .cranelift_opt_level(OptLevel::Speed)
         .wasm_memory64(false)
-        .wasm_threads(false)
         .wasm_multi_memory(false)
         .wasm_relaxed_simd(false)
         .max_wasm_stack(512 * 1024);

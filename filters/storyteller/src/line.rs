@@ -6,6 +6,8 @@
 const NAMES_MAX: usize = 4;
 /// Digits of `u64::MAX`.
 const DIGITS_MAX: usize = 20;
+/// Measured numbers from here on are no measurement: as milliseconds, 11 days.
+const MEASURE_MAX: f64 = 1e9;
 
 /// What a pass over the pieces of a line does.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,11 +40,11 @@ pub struct Line {
 }
 
 /// Writes a line of at most `limit` characters. The pieces may be asked for more than once.
-pub fn write(limit: usize, unquoted: bool, pieces: impl Fn(&mut Line) -> &mut Line) -> String {
+pub fn write(limit: usize, unquoted: bool, pieces: &dyn Fn(&mut Line) -> &mut Line) -> String {
     let mut line = Line::new(limit, unquoted);
     pieces(&mut line);
     if line.full {
-        line.fit(limit, &pieces);
+        line.fit(limit, pieces);
     }
     line.text
 }
@@ -78,7 +80,6 @@ impl Line {
     }
 
     /// Words of our own.
-    #[inline(always)]
     pub fn say(&mut self, words: &str) -> &mut Self {
         if let Some(room) = self.room.checked_sub(words.len()) {
             self.room = room;
@@ -210,7 +211,7 @@ impl Line {
 
     /// A duration: `0.4 ms`, `120 ms`, `1.3 s`, `2 min 5 s`, `3 h 20 min`.
     pub fn duration(&mut self, ms: f64) -> &mut Self {
-        if !ms.is_finite() || ms < 0.0 {
+        if !(0.0..MEASURE_MAX).contains(&ms) {
             return self.say("an unknown time");
         }
         // Casts of floats saturate.
@@ -232,15 +233,15 @@ impl Line {
     /// A time to come, as whole as it was set: `2 s`, `500 ms`.
     pub fn wait(&mut self, ms: u64) -> &mut Self {
         match ms {
-            1_000..60_000 if ms % 1_000 == 0 => self.count(ms / 1_000).say(" s"),
+            1_000..60_000 if ms.is_multiple_of(1_000) => self.count(ms / 1_000).say(" s"),
             _ => self.duration(ms as f64),
         }
     }
 
     /// A number that measures something, with one decimal: `24.5`.
     pub fn number(&mut self, number: f64) -> &mut Self {
-        if !number.is_finite() || number < 0.0 {
-            return self.say("an unknown number of");
+        if !(0.0..MEASURE_MAX).contains(&number) {
+            return self.say("?");
         }
         self.tenths((number * 10.0 + 0.5) as u64)
     }
@@ -286,7 +287,7 @@ mod tests {
     use super::*;
 
     fn written(pieces: impl Fn(&mut Line) -> &mut Line) -> String {
-        write(60, false, pieces)
+        write(60, false, &pieces)
     }
 
     #[test]
@@ -306,6 +307,8 @@ mod tests {
             (12_000_000.0, "3 h 20 min"),
             (f64::NAN, "an unknown time"),
             (f64::INFINITY, "an unknown time"),
+            (1e9, "an unknown time"),
+            (-0.1, "an unknown time"),
             (-1.0, "an unknown time"),
             (-0.0, "0.0 ms"),
             (f64::MIN_POSITIVE, "0.0 ms"),
@@ -347,7 +350,9 @@ mod tests {
     #[test]
     fn a_long_name_is_cut_inside_and_the_end_stays() {
         let long = "é".repeat(5_000);
-        let text = written(|line| line.say("Read ").name(&long).say(" and ").name("b.gguf").say(" at last."));
+        let text = written(|line| {
+            line.say("Read ").name(&long).say(" and ").name("b.gguf").say(" at last.")
+        });
         assert_eq!(text.chars().count(), 60);
         assert!(text.starts_with("Read éé"), "{text}");
         assert!(text.ends_with("é… and b.gguf at last."), "{text}");
@@ -356,7 +361,7 @@ mod tests {
     #[test]
     fn long_names_share_what_there_is() {
         let long = "n".repeat(500);
-        let text = write(21, false, |line| line.name(&long).say("|").name(&long));
+        let text = write(21, false, &|line| line.name(&long).say("|").name(&long));
         assert_eq!(text, "nnnnnnnnn…|nnnnnnnnn…");
         assert_eq!(fair_share(&[3, 4], 20), usize::MAX);
         assert_eq!(fair_share(&[100, 2, 100], 22), 10);
@@ -365,7 +370,7 @@ mod tests {
 
     #[test]
     fn names_never_end_a_quotation() {
-        let text = write(60, true, |line| line.say("\"").name("a\"b").say("\""));
+        let text = write(60, true, &|line| line.say("\"").name("a\"b").say("\""));
         assert_eq!(text, "\"a'b\"");
     }
 

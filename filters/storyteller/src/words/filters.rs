@@ -56,7 +56,9 @@ pub(super) fn narration_lost<'t>(t: &'t mut Teller, f: &NarrationLost) -> &'t mu
 
 pub(super) fn other<'t>(t: &'t mut Teller, f: &Other) -> &'t mut Teller {
     t.human(|l| {
-        l.say("Something new happened: ").name(&f.name).say(". This storyteller has no words for it.")
+        l.say("Something new happened: ")
+            .name(&f.name)
+            .say(". This storyteller has no words for it.")
     })
     .cute(|l| {
         l.say("A flower that this hive has never met: ").name(&f.name);

@@ -37,20 +37,20 @@ struct Teller {
 
 impl Teller {
     fn human(&mut self, pieces: impl Fn(&mut Line) -> &mut Line) -> &mut Self {
-        self.words.human = line::write(HUMAN_CHARS_MAX, false, pieces);
+        self.words.human = line::write(HUMAN_CHARS_MAX, false, &pieces);
         self
     }
 
     fn cute(&mut self, pieces: impl Fn(&mut Line) -> &mut Line) -> &mut Self {
         if self.wants_cute {
-            self.words.cute = Some(line::write(CUTE_CHARS_MAX, true, pieces));
+            self.words.cute = Some(line::write(CUTE_CHARS_MAX, true, &pieces));
         }
         self
     }
 
     fn story(&mut self, pieces: impl Fn(&mut Line) -> &mut Line) -> &mut Self {
         if self.wants_story {
-            self.words.story = Some(line::write(STORY_CHARS_MAX, true, pieces));
+            self.words.story = Some(line::write(STORY_CHARS_MAX, true, &pieces));
         }
         self
     }

@@ -54,7 +54,9 @@ pub(super) fn load_failed<'t>(t: &'t mut Teller, f: &ModelLoadFailed) -> &'t mut
             l.say("leave a note on what to mend 🌷")
         })
         .story(|l| {
-            l.say("\"I could not open ").file(&f.path).say(", and I wrote down why,\" admits ");
+            l.say("\"I could not bring home ")
+                .file(&f.path)
+                .say(", and I wrote down why,\" admits ");
             l.say("model-loader. \"Thank you for trying,\" answers rbees-workerd.")
         })
 }
@@ -70,9 +72,11 @@ pub(super) fn warmup_started<'t>(t: &'t mut Teller, f: &WarmupStarted) -> &'t mu
 }
 
 pub(super) fn warmup_completed<'t>(t: &'t mut Teller, f: &WarmupCompleted) -> &'t mut Teller {
-    t.human(|l| l.say("Warmed up with ").tokens(f.tokens).say(" in ").duration(f.duration_ms).say("."))
-        .cute(|l| {
-            l.say("Cosy at last: after ").many(f.tokens, "wing beat", "wing beats").say(" in ");
-            l.duration(f.duration_ms).say(" the whole hive is warm 🌞")
-        })
+    t.human(|l| {
+        l.say("Warmed up with ").tokens(f.tokens).say(" in ").duration(f.duration_ms).say(".")
+    })
+    .cute(|l| {
+        l.say("Cosy at last: after ").many(f.tokens, "wing beat", "wing beats").say(" in ");
+        l.duration(f.duration_ms).say(" the whole hive is warm 🌞")
+    })
 }

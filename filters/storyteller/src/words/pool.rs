@@ -15,16 +15,15 @@ pub(super) fn ready_announced<'t>(t: &'t mut Teller, f: &ReadyAnnounced) -> &'t 
         })
 }
 
-pub(super) fn callback_attempted<'t>(
-    t: &'t mut Teller,
-    f: &CallbackAttempted,
-) -> &'t mut Teller {
+pub(super) fn callback_attempted<'t>(t: &'t mut Teller, f: &CallbackAttempted) -> &'t mut Teller {
     t.human(|l| {
         l.say("Calling the pool manager at ").name(&f.url).say(" (try ").count(f.attempt);
         l.say(", ").bytes(f.memory_bytes).say(").")
     })
     .cute(|l| {
-        l.say("Waggle dance number ").count(f.attempt).say(": one bee spells out to the beekeeper ");
+        l.say("Waggle dance number ")
+            .count(f.attempt)
+            .say(": one bee spells out to the beekeeper ");
         l.say("where ").bytes(f.memory_bytes).say(" of honey lie 🎶")
     })
     .story(|l| {

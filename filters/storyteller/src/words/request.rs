@@ -65,6 +65,7 @@ pub(super) fn queued<'t>(t: &'t mut Teller, f: &RequestQueued) -> &'t mut Teller
         l.say("\"Here is one more,\" says http-server. \"");
         match f.ahead {
             0 => l.say("It is next, I promise"),
+            1 => l.say("Right after the one before it"),
             ahead => l.say("After the ").count(ahead).say(" before it, with pleasure"),
         };
         l.say(",\" answers candle-backend.")
@@ -87,8 +88,12 @@ pub(super) fn prompt_tokenized<'t>(t: &'t mut Teller, f: &PromptTokenized) -> &'
 
 pub(super) fn inference_started<'t>(t: &'t mut Teller, f: &InferenceStarted) -> &'t mut Teller {
     t.human(|l| {
-        l.say("Working on a prompt of ").tokens(f.prompt_tokens).say(" (").count(f.prompt_chars);
-        l.say(" characters), up to ").count(f.max_tokens).say(" to generate.")
+        l.say("Working on a prompt of ").tokens(f.prompt_tokens).say(" (").many(
+            f.prompt_chars,
+            "character",
+            "characters",
+        );
+        l.say("), up to ").count(f.max_tokens).say(" to generate.")
     })
     .cute(|l| {
         l.say("A bee settles on ").many(f.prompt_tokens, "petal", "petals");
@@ -99,8 +104,8 @@ pub(super) fn inference_started<'t>(t: &'t mut Teller, f: &InferenceStarted) -> 
 
 pub(super) fn cache_reset<'t>(t: &'t mut Teller, f: &CacheReset) -> &'t mut Teller {
     t.human(|l| {
-        l.say("The KV cache holds ").count(f.reused_tokens).say(" of the prompt's tokens, ");
-        l.count(f.tokens_to_compute).say(" are left to compute.")
+        l.say("Reset the KV cache: ").many(f.reused_tokens, "prompt token", "prompt tokens");
+        l.say(" reused, ").count(f.tokens_to_compute).say(" to compute.")
     })
     .cute(|l| match f.reused_tokens {
         0 => {
@@ -127,7 +132,11 @@ pub(super) fn prefill_progress<'t>(t: &'t mut Teller, f: &PrefillProgress) -> &'
 
 pub(super) fn tokens_generated<'t>(t: &'t mut Teller, f: &TokensGenerated) -> &'t mut Teller {
     t.human(|l| {
-        l.say("Generating: ").tokens(f.tokens).say(" so far, at ").rate(f.tokens_per_second).say(".")
+        l.say("Generating: ")
+            .tokens(f.tokens)
+            .say(" so far, at ")
+            .rate(f.tokens_per_second)
+            .say(".")
     })
     .cute(|l| match f.tokens / 10 % 3 {
         0 => {
@@ -145,19 +154,20 @@ pub(super) fn tokens_generated<'t>(t: &'t mut Teller, f: &TokensGenerated) -> &'
     })
 }
 
-pub(super) fn inference_completed<'t>(
-    t: &'t mut Teller,
-    f: &InferenceCompleted,
-) -> &'t mut Teller {
+pub(super) fn inference_completed<'t>(t: &'t mut Teller, f: &InferenceCompleted) -> &'t mut Teller {
     let (why, cute, emoji) = match f.stop_reason {
-        StopReason::MaxTokens => ("token limit", "The jar is full to its rim: ", " 🍯"),
-        StopReason::StopSequence => ("stop string", "At the agreed little bell the pouring ends: ", " 🔔"),
-        StopReason::Eos => ("model was done", "The last drop falls all by itself: ", " ✨"),
+        StopReason::MaxTokens => {
+            ("the token limit was reached", "The jar is full to its rim: ", " 🍯")
+        }
+        StopReason::StopSequence => {
+            ("a stop string came up", "At the agreed little bell the pouring ends: ", " 🔔")
+        }
+        StopReason::Eos => ("the model was done", "The last drop falls all by itself: ", " ✨"),
     };
     t.human(|l| {
         l.say("Generated ").tokens(f.tokens_out).say(" in ").duration(f.decode_ms).say(" (");
         l.rate(f.tokens_per_second).say("), first after ").duration(f.time_to_first_token_ms);
-        l.say("; ").say(why).say(".")
+        l.say("; ").name(why).say(".")
     })
     .cute(|l| {
         l.say(cute).many(f.tokens_out, "drop", "drops").say(" of honey, poured at ");
@@ -192,10 +202,7 @@ pub(super) fn inference_failed<'t>(t: &'t mut Teller, f: &InferenceFailed) -> &'
         })
 }
 
-pub(super) fn inference_cancelled<'t>(
-    t: &'t mut Teller,
-    f: &InferenceCancelled,
-) -> &'t mut Teller {
+pub(super) fn inference_cancelled<'t>(t: &'t mut Teller, f: &InferenceCancelled) -> &'t mut Teller {
     let (human, cute, emoji, speech) = match f.by {
         CancelledBy::Client => (
             "the client asked for it",

@@ -24,11 +24,10 @@ pub(super) fn started<'t>(t: &'t mut Teller, f: &ServerStarted) -> &'t mut Telle
 }
 
 pub(super) fn bound<'t>(t: &'t mut Teller, f: &ServerBound) -> &'t mut Teller {
-    t.human(|l| l.say("The HTTP server listens on ").name(&f.address).say("."))
-        .cute(|l| {
-            l.say("The doorway at ").name(&f.address);
-            l.say(" stands open, and the landing board lies in the sun 🌞")
-        })
+    t.human(|l| l.say("The HTTP server listens on ").name(&f.address).say(".")).cute(|l| {
+        l.say("The doorway at ").name(&f.address);
+        l.say(" stands open, and the landing board lies in the sun 🌞")
+    })
 }
 
 pub(super) fn bind_failed<'t>(t: &'t mut Teller, f: &BindFailed) -> &'t mut Teller {
@@ -67,7 +66,7 @@ fn health(state: WorkerState) -> (&'static str, &'static str, &'static str) {
             "Seeing off the last guests, then we rest",
         ),
         WorkerState::Stalled => (
-            "stalled, it does not know why; look at its log",
+            "stalled, and why is not known; its log may tell",
             "The humming has paused and no bee knows why; a kind look under the lid would help 🐌",
             "I lost my rhythm and cannot tell why, please take a look",
         ),
@@ -85,21 +84,25 @@ pub(super) fn shutdown<'t>(t: &'t mut Teller, f: &ServerShutdown) -> &'t mut Tel
         match f.jobs_in_flight {
             0 => l.say("; no request is running."),
             1 => l.say("; 1 request has ").wait(f.grace_ms).say(" to finish."),
-            jobs => l.say("; ").count(jobs).say(" requests have ").wait(f.grace_ms).say(" to finish."),
+            jobs => {
+                l.say("; ").count(jobs).say(" requests have ").wait(f.grace_ms).say(" to finish.")
+            }
         }
     })
     .cute(|l| match f.jobs_in_flight {
-        0 => l.say("Dusk falls on an empty landing board; the hive folds its wings and sleeps well 🌙"),
+        0 => l.say(
+            "Dusk falls on an empty landing board; the hive folds its wings and sleeps well 🌙",
+        ),
         jobs => {
-            l.say("Dusk falls and the door closes softly; ");
-            l.many(jobs, "last forager has ", "last foragers have ").wait(f.grace_ms);
+            l.say("Dusk falls and the door closes softly; the last ");
+            l.many(jobs, "forager has ", "foragers have ").wait(f.grace_ms);
             l.say(" to come home 🌙")
         }
     });
     match f.jobs_in_flight {
         0 => t,
         jobs => t.story(|l| {
-            l.say("\"No more guests tonight,\" calls http-server. \"Then I finish the last ");
+            l.say("\"No more guests tonight,\" calls http-server. \"Then I see to the last ");
             l.count(jobs).say(" with care,\" answers candle-backend.")
         }),
     }
@@ -109,7 +112,7 @@ fn cause(cause: ShutdownCause) -> &'static str {
     match cause {
         ShutdownCause::Signal => "on a signal",
         ShutdownCause::Request => "on request",
-        ShutdownCause::ParentGone => "as its parent process is gone",
+        ShutdownCause::ParentGone => "as its parent is gone",
         ShutdownCause::Failure => "after a failure",
     }
 }

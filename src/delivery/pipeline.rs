@@ -1,0 +1,308 @@
+//! The pipeline: a few threads that lead told facts through the filters and put what comes out, with
+//! the tokens between them, where it goes. A job belongs to one thread, which keeps its order.
+//! Whoever hands something in never waits: narrations over the bound are counted, tokens are bounded
+//! by the jobs that were let in.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::frame::{self, End, Event, Failure};
+use super::job_log::JobLog;
+use super::stdout::Stdout;
+use crate::error::{Error, Kind, Result};
+use crate::filter::{Chains, Instances, Verdict};
+use crate::limits::{LANE_FACTS_MAX, LANES};
+use crate::narration::facts::NarrationLost;
+use crate::narration::{Fact, Narrator, Outlet, Scope, Sinks, Told, wire};
+use crate::private::Private;
+
+/// What a lane works on, in order.
+enum Item {
+    /// A fact, of a job or of the worker itself.
+    Told { told: Box<Told>, job: Option<Line> },
+    /// A fact of a request that became no job; its wording goes back to the asker.
+    Asked { told: Box<Told>, reply: oneshot::Sender<Option<String>> },
+    /// Generated text.
+    Token { job: Line, text: Private, index: u32 },
+    /// How a job goes.
+    Metrics { job: Line, tokens_per_sec: f64, resident_bytes: u64 },
+    /// A job's end.
+    End { job: Line, end: Result<End, Failure> },
+}
+
+/// A job as the pipeline knows it: a number for its instances, and its log.
+#[derive(Clone)]
+struct Line {
+    number: u64,
+    log: Arc<JobLog>,
+}
+
+/// The entrance of every lane. Exists before the filters do, so that nothing told early is lost.
+pub struct Pipeline {
+    lanes: Vec<Lane>,
+    jobs: AtomicU64,
+    lost: AtomicU64,
+}
+
+#[derive(Default)]
+struct Lane {
+    mailbox: Mutex<Mailbox>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Mailbox {
+    items: VecDeque<Item>,
+    facts: usize,
+    working: bool,
+}
+
+impl Pipeline {
+    /// Lanes without workers yet; what is handed in waits.
+    pub fn new() -> Arc<Self> {
+        let lanes = (0..LANES).map(|_| Lane::default()).collect();
+        Arc::new(Pipeline { lanes, jobs: AtomicU64::new(0), lost: AtomicU64::new(0) })
+    }
+
+    /// Starts the threads.
+    pub fn start(
+        self: &Arc<Self>,
+        chains: &Arc<Chains>,
+        narrator: &Narrator,
+        stdout: &Arc<Stdout>,
+    ) -> Result<()> {
+        for number in 0..LANES {
+            let mut worker = LaneWorker {
+                pipeline: Arc::clone(self),
+                number,
+                chains: Arc::clone(chains),
+                narrator: narrator.clone(),
+                stdout: Arc::clone(stdout),
+                jobs: HashMap::new(),
+                own: Instances::default(),
+            };
+            thread::Builder::new()
+                .name(format!("pipeline-{number}"))
+                .spawn(move || worker.run())
+                .map_err(|e| Error::new(Kind::Internal, "the pipeline can't start").because(e))?;
+        }
+        Ok(())
+    }
+
+    /// A feed for a new job, which belongs to one lane from now on.
+    pub fn feed(self: &Arc<Self>, narrator: Narrator, scope: Scope, log: Arc<JobLog>) -> Feed {
+        let number = self.jobs.fetch_add(1, Ordering::Relaxed) + 1;
+        Feed { pipeline: Arc::clone(self), narrator, scope, line: Line { number, log } }
+    }
+
+    /// Words a fact of a request that became no job; what comes back is its JSON for the answer, where
+    /// it was routed to the user.
+    pub fn ask(&self, told: Told) -> oneshot::Receiver<Option<String>> {
+        let (reply, answer) = oneshot::channel();
+        let lane = usize::try_from(told.context.sequence).unwrap_or(0) % LANES;
+        self.push(lane, Item::Asked { told: Box::new(told), reply });
+        answer
+    }
+
+    /// Waits until all that was handed in is delivered, at most for `limit`.
+    pub fn flush(&self, limit: Duration) {
+        let until = Instant::now() + limit;
+        for lane in &self.lanes {
+            let left = until.saturating_duration_since(Instant::now());
+            let busy = |mailbox: &mut Mailbox| !mailbox.items.is_empty() || mailbox.working;
+            drop(lane.changed.wait_timeout_while(lane.lock(), left, busy));
+        }
+    }
+
+    fn push(&self, lane: usize, item: Item) {
+        let lane = &self.lanes[lane];
+        let mut mailbox = lane.lock();
+        if matches!(item, Item::Told { .. } | Item::Asked { .. }) {
+            if mailbox.facts >= LANE_FACTS_MAX {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            mailbox.facts += 1;
+        }
+        mailbox.items.push_back(item);
+        lane.changed.notify_all();
+    }
+}
+
+impl Outlet for Pipeline {
+    fn accept(&self, told: Told) {
+        self.push(0, Item::Told { told: Box::new(told), job: None });
+    }
+}
+
+impl Lane {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Mailbox> {
+        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything that waits, as soon as something does.
+    fn take(&self) -> VecDeque<Item> {
+        let mut mailbox = self.lock();
+        mailbox.working = false;
+        self.changed.notify_all();
+        let idle = |mailbox: &mut Mailbox| mailbox.items.is_empty();
+        let mut mailbox =
+            self.changed.wait_while(mailbox, idle).unwrap_or_else(PoisonError::into_inner);
+        mailbox.working = true;
+        mailbox.facts = 0;
+        std::mem::take(&mut mailbox.items)
+    }
+}
+
+/// A job's way to its readers. Nothing here waits or fails.
+#[derive(Clone)]
+pub struct Feed {
+    pipeline: Arc<Pipeline>,
+    narrator: Narrator,
+    scope: Scope,
+    line: Line,
+}
+
+impl Feed {
+    /// Tells a fact of this job.
+    pub fn tell(&self, fact: Fact) {
+        let told = Box::new(self.narrator.stamp(fact, &self.scope));
+        self.push(Item::Told { told, job: Some(self.line.clone()) });
+    }
+
+    /// Hands on generated text; `index` counts tokens from 0.
+    pub fn token(&self, text: String, index: u32) {
+        self.push(Item::Token { job: self.line.clone(), text: Private::new(text), index });
+    }
+
+    /// Says how it goes.
+    pub fn metrics(&self, tokens_per_sec: f64, resident_bytes: u64) {
+        self.push(Item::Metrics { job: self.line.clone(), tokens_per_sec, resident_bytes });
+    }
+
+    /// Ends the job; nothing of it follows.
+    pub fn end(&self, end: Result<End, Failure>) {
+        self.push(Item::End { job: self.line.clone(), end });
+    }
+
+    /// Whose facts these are.
+    pub const fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    fn push(&self, item: Item) {
+        let lane = usize::try_from(self.line.number).unwrap_or(0) % LANES;
+        self.pipeline.push(lane, item);
+    }
+}
+
+/// One thread of the pipeline, with the filter instances of its jobs.
+struct LaneWorker {
+    pipeline: Arc<Pipeline>,
+    number: usize,
+    chains: Arc<Chains>,
+    narrator: Narrator,
+    stdout: Arc<Stdout>,
+    jobs: HashMap<u64, Instances>,
+    own: Instances,
+}
+
+impl LaneWorker {
+    fn run(&mut self) {
+        loop {
+            let items = self.pipeline.lanes[self.number].take();
+            let timed = self.chains.host().awake();
+            for item in items {
+                // A fault in one item must not end the thread that others depend on.
+                if catch_unwind(AssertUnwindSafe(|| self.handle(item))).is_err() {
+                    tracing::error!("the pipeline failed on an item, which is lost");
+                    self.pipeline.lost.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            drop(timed);
+            self.tell_losses();
+        }
+    }
+
+    fn handle(&mut self, item: Item) {
+        match item {
+            Item::Told { told, job: None } => {
+                let mut own = std::mem::take(&mut self.own);
+                self.narrate(*told, &mut own);
+                self.own = own;
+            }
+            Item::Told { told, job: Some(job) } => {
+                let mut instances = self.jobs.remove(&job.number).unwrap_or_default();
+                if let Some(json) = self.narrate(*told, &mut instances) {
+                    let event = wire::event(&json);
+                    if !job.log.append_narration(|id| frame::narration(id, &event)) {
+                        self.pipeline.lost.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                self.jobs.insert(job.number, instances);
+            }
+            Item::Asked { told, reply } => {
+                let json = self.narrate(*told, &mut Instances::default());
+                let _ = reply.send(json.map(|json| wire::event(&json))); // nobody may wait any more
+            }
+            Item::Token { job, text, index } => {
+                let event = Event::Token { t: text.expose(), i: index };
+                job.log.append(|id| frame::event(id, &event));
+            }
+            Item::Metrics { job, tokens_per_sec, resident_bytes } => {
+                let event = Event::Metrics { tokens_per_sec, resident_bytes };
+                job.log.append(|id| frame::event(id, &event));
+            }
+            Item::End { job, end } => {
+                let event = match end {
+                    Ok(end) => Event::End(end),
+                    Err(failure) => Event::Error(failure),
+                };
+                job.log.finish(|id| frame::event(id, &event));
+                self.jobs.remove(&job.number);
+            }
+        }
+    }
+
+    /// Leads one fact through the chain and writes it to stdout where it goes there; returns its JSON
+    /// where it goes to the user.
+    fn narrate(&self, told: Told, instances: &mut Instances) -> Option<String> {
+        let Told { context, narration } = told;
+        let chain = self.chains.current();
+        let mut tell = |fact| self.narrator.tell(fact);
+        match chain.narrate(instances, &context, narration, &mut tell) {
+            Verdict::Dropped => None,
+            Verdict::Withheld(withheld) => {
+                self.stdout.withheld(&context, &withheld, &wire::withheld_line(&context, &withheld));
+                None
+            }
+            Verdict::Deliver(narration) => {
+                let json = wire::line(&context, &narration);
+                if narration.sinks & Sinks::STDOUT == Sinks::STDOUT {
+                    self.stdout.narration(&context, &narration, &json);
+                }
+                (narration.sinks & Sinks::SSE == Sinks::SSE).then_some(json)
+            }
+        }
+    }
+
+    /// What was lost is told as soon as there is room for telling it.
+    fn tell_losses(&self) {
+        let lost = [
+            (self.stdout.take_lost(), "stdout"),
+            (Some(self.pipeline.lost.swap(0, Ordering::Relaxed)).filter(|n| *n > 0), "pipeline"),
+        ];
+        for (count, sink) in lost {
+            if let Some(count) = count {
+                let sink = sink.to_owned();
+                self.narrator.tell(Fact::NarrationLost(NarrationLost { count, sink }));
+            }
+        }
+    }
+}

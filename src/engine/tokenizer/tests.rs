@@ -1,0 +1,176 @@
+//! The tokenizer against tiny vocabularies and against the default model's.
+
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::engine::gguf::tests::{Scratch, support};
+use support::{GgufBuilder, TinyOptions, byte_letter, tiny_llama_with, tiny_tokens};
+
+fn tiny(options: &TinyOptions) -> Tokenizer {
+    let file = Scratch::new(&tiny_llama_with(options));
+    Tokenizer::from_gguf(&file.read().expect("a sound file")).expect("a sound tokenizer")
+}
+
+fn default_model() -> PathBuf {
+    let name = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    assert!(path.exists(), "{name} is missing: run `make model`");
+    path
+}
+
+fn smollm() -> Tokenizer {
+    let gguf = Gguf::read(&default_model()).expect("the default model is sound");
+    Tokenizer::from_gguf(&gguf).expect("its tokenizer is known")
+}
+
+fn decoded(tokenizer: &Tokenizer, tokens: &[u32]) -> String {
+    let bytes: Vec<u8> =
+        tokens.iter().flat_map(|token| tokenizer.token_bytes(*token)).copied().collect();
+    String::from_utf8(bytes).expect("whole text")
+}
+
+/// Metadata of a gpt2 tokenizer with the given merges and special ids.
+fn small(tokens: &[String], merges: &[&str], types: &[i32]) -> GgufBuilder {
+    GgufBuilder::new()
+        .meta_str("tokenizer.ggml.model", "gpt2")
+        .meta_str("tokenizer.ggml.pre", "gpt-2")
+        .meta_strs("tokenizer.ggml.tokens", tokens)
+        .meta_strs("tokenizer.ggml.merges", merges)
+        .meta_i32s("tokenizer.ggml.token_type", types)
+}
+
+fn build(builder: GgufBuilder) -> Result<Tokenizer> {
+    Tokenizer::from_gguf(&Scratch::new(&builder.build()).read().expect("a sound header"))
+}
+
+fn check_error(builder: GgufBuilder, expected: &str) {
+    let error = build(builder).map(|_| ()).expect_err(expected);
+    assert_eq!(error.kind(), Kind::Model);
+    let text = error.to_string();
+    assert!(text.contains(expected), "expected '{expected}' in '{text}'");
+    assert!(!text.contains(char::is_control), "{text:?}");
+}
+
+#[test]
+fn every_text_comes_back_from_its_tokens() {
+    for pre in ["smollm", "gpt2", "llama-bpe", "qwen2"] {
+        let tokenizer = tiny(&TinyOptions { pre: pre.to_owned(), ..TinyOptions::default() });
+        for text in ["", " ", "the thing, in 2024!\n\n  ok", "Grüße 蜂蜜 🐝👩‍🚀\0\u{7f}", "a\r\n\t b"] {
+            let tokens = tokenizer.encode(text, false).expect("any text has tokens");
+            assert_eq!(decoded(&tokenizer, &tokens), text, "{pre}");
+        }
+    }
+}
+
+#[test]
+fn merges_are_applied() {
+    let tokenizer = tiny(&TinyOptions::default());
+    let the = (tiny_tokens(&[]).iter().position(|token| token == "Ġthe")).expect("a tiny token");
+    assert_eq!(tokenizer.encode(" the the", false).ok(), Some(vec![the as u32; 2]));
+}
+
+#[test]
+fn specials_are_text_in_a_prompt_and_tokens_in_a_chat() {
+    let tokenizer = tiny(&TinyOptions::default());
+    let text = "<|im_start|>user\nhi<|im_end|>";
+    let prompt = tokenizer.encode(text, false).expect("tokens");
+    assert!(prompt.iter().all(|token| *token > 2), "{prompt:?}");
+    assert_eq!(decoded(&tokenizer, &prompt), text);
+    let chat = tokenizer.encode_chat(text).expect("tokens");
+    assert_eq!((chat[0], chat.last()), (1, Some(&2)));
+    assert_eq!(decoded(&tokenizer, &chat), "user\nhi");
+}
+
+#[test]
+fn user_defined_tokens_are_found_in_any_text_unless_they_look_like_markup() {
+    let extra = ["<tool>", "<|tool|>", "<|end|>"].map(str::to_owned);
+    let tokens = tiny_tokens(&extra);
+    let types: Vec<i32> = (0..tokens.len()).map(|id| if id >= 271 { 4 } else { 1 }).collect();
+    let tokenizer = build(small(&tokens, &[], &types)).expect("a sound tokenizer");
+    let plain = tokenizer.encode("<tool><|tool|>", false).expect("tokens");
+    assert_eq!(plain[0], 271);
+    assert!(!plain.contains(&272));
+    assert_eq!(tokenizer.encode("<tool><|tool|>", true).ok(), Some(vec![271, 272]));
+    assert_eq!(tokenizer.token_bytes(271), b"<tool>");
+    assert_eq!(tokenizer.token_bytes(272), b"");
+    assert!(tokenizer.ends(273) && !tokenizer.ends(272));
+    // Normal tokens end nothing, whatever they are called.
+    assert!(!tokenizer.ends(0));
+}
+
+#[test]
+fn token_bytes_undo_the_letters() {
+    let tokenizer = tiny(&TinyOptions::default());
+    for byte in 0..=255u8 {
+        assert_eq!(tokenizer.token_bytes(3 + u32::from(byte)), [byte]);
+    }
+    assert_eq!(tokenizer.token_bytes(0), b"");
+    assert_eq!(tokenizer.token_bytes(u32::MAX), b"");
+    assert_eq!(tokenizer.token_bytes(tokenizer.vocabulary()), b"");
+    assert_eq!(letters().len(), 256);
+    assert!((0..=255).all(|byte| letters()[&byte_letter(byte)] == byte));
+}
+
+#[test]
+fn whatever_is_wrong_is_told() {
+    let tokens = ["a", "b", "ab"].map(str::to_owned);
+    let sound = || small(&tokens, &["a b"], &[1, 1, 1]);
+    assert!(build(sound()).is_ok());
+    check_error(GgufBuilder::new(), "expected a text at metadata key 'tokenizer.ggml.model'");
+    check_error(
+        GgufBuilder::new().meta_str("tokenizer.ggml.model", "llama\n"),
+        "the tokenizer 'llama' is unknown; known: gpt2",
+    );
+    check_error(
+        GgufBuilder::new()
+            .meta_str("tokenizer.ggml.model", "gpt2")
+            .meta_str("tokenizer.ggml.pre", "made-up"),
+        "'made-up' is unknown; known: smollm, gpt-2, gpt2, llama-bpe, llama3, llama-v3, qwen2",
+    );
+    check_error(small(&[], &[], &[]), "is empty");
+    check_error(small(&tokens, &[], &[1]), "a type for each of 3 tokens");
+    check_error(small(&["a", "a"].map(str::to_owned), &[], &[1, 1]), "tokens 0 and 1 are both 'a'");
+    check_error(small(&tokens, &["ab"], &[1, 1, 1]), "merge 0 'ab' has no space");
+    check_error(small(&tokens, &["a x"], &[1, 1, 1]), "merge 0 'a x' names or makes");
+    // Longer than any token: a panic in the crate if it got there.
+    check_error(small(&tokens, &["ab ab"], &[1, 1, 1]), "merge 0 'ab ab' names or makes");
+    check_error(
+        sound().meta_u32("tokenizer.ggml.eos_token_id", 3),
+        "expected one of 3 tokens at 'tokenizer.ggml.eos_token_id', found 3",
+    );
+}
+
+#[test]
+fn bos_comes_from_the_file_or_from_the_pre_tokenizer() {
+    let tokenizer = tiny(&TinyOptions::default());
+    assert_eq!((tokenizer.bos(), tokenizer.add_bos()), (Some(1), false));
+    assert_eq!(tokenizer.bos_text(), "<|im_start|>");
+    assert_eq!(tokenizer.eos_text(), "<|im_end|>");
+    let tokens = ["a".to_owned()];
+    let llama3 = |builder: GgufBuilder| {
+        let builder = builder.meta_str("tokenizer.ggml.model", "gpt2");
+        let builder = builder.meta_str("tokenizer.ggml.pre", "llama-bpe");
+        let none: [&str; 0] = [];
+        let builder = builder.meta_strs("tokenizer.ggml.merges", &none);
+        build(builder.meta_strs("tokenizer.ggml.tokens", &tokens)).expect("a sound tokenizer")
+    };
+    let without = llama3(GgufBuilder::new());
+    assert_eq!((without.bos(), without.add_bos(), without.bos_text()), (None, false, ""));
+    assert!(llama3(GgufBuilder::new().meta_u32("tokenizer.ggml.bos_token_id", 0)).add_bos());
+}
+
+#[test]
+fn the_default_model_tokenizes_as_transformers_does() {
+    let tokenizer = smollm();
+    assert_eq!(tokenizer.vocabulary(), 49_152);
+    assert!(tokenizer.ends(0) && tokenizer.ends(2) && !tokenizer.ends(1) && !tokenizer.ends(17));
+    assert!(!tokenizer.add_bos());
+    // Ids by Hugging Face's `tokenizers` (Python), built from the same vocabulary and merges.
+    for (text, expected) in GOLDEN {
+        assert_eq!(tokenizer.encode(text, false).ok().as_deref(), Some(*expected), "{text:?}");
+        let tokens = tokenizer.encode(text, false).expect("tokens");
+        assert_eq!(decoded(&tokenizer, &tokens), *text);
+    }
+}
+
+const GOLDEN: &[(&str, &[u32])] = &[];

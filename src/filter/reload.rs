@@ -1,0 +1,219 @@
+//! Makes chains out of what an operator deployed, and puts them in service. If anything is wrong with
+//! a new one, the last good one stays and the reason is told. Never runs on a serving thread.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+
+use super::chain::{Chain, Entry, OnFailure};
+use super::component::{Component, Failure, digest};
+use super::host::Host;
+use super::manifest::{self, Source, Spec};
+use super::builtin;
+use crate::error::{Error, Kind, Result};
+use crate::limits::FILTER_FILE_BYTES_MAX;
+use crate::narration::facts::{FilterLoaded, FilterRejected};
+use crate::narration::{Fact, Narrator, Scope, fact};
+
+/// The chain in service, and how the next one is made.
+pub struct Chains {
+    host: Arc<Host>,
+    folder: Option<PathBuf>,
+    current: ArcSwap<Chain>,
+    generations: AtomicU64,
+    reloading: Mutex<()>,
+}
+
+/// What was refused, for the log and for the fact.
+struct Rejected {
+    name: String,
+    path: String,
+    reason: String,
+}
+
+impl Chains {
+    /// An empty holder: until [`Chains::reload`], narrations pass unworded.
+    pub fn new(host: Arc<Host>, folder: Option<PathBuf>) -> Self {
+        let current = ArcSwap::from_pointee(Chain::new(Arc::clone(&host), Vec::new(), 0));
+        Chains {
+            host,
+            folder,
+            current,
+            generations: AtomicU64::new(0),
+            reloading: Mutex::new(()),
+        }
+    }
+
+    /// The chain in service.
+    pub fn current(&self) -> Arc<Chain> {
+        self.current.load_full()
+    }
+
+    /// The engine that the filters run in.
+    pub const fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
+    /// The folder that filters are deployed to.
+    pub fn folder(&self) -> Option<&std::path::Path> {
+        self.folder.as_deref()
+    }
+
+    /// Makes the chain that is wanted now and puts it in service, or tells why not and keeps the old.
+    pub fn reload(&self, narrator: &Narrator) -> Result<()> {
+        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let began = Instant::now();
+        let old = self.current();
+        match self.build(&old, narrator) {
+            Ok(entries) => {
+                let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
+                let chain = Arc::new(Chain::new(Arc::clone(&self.host), entries, generation));
+                self.current.store(Arc::clone(&chain));
+                for entry in chain.entries() {
+                    if !old.entries().iter().any(|known| same(known, entry)) {
+                        narrator.tell(Fact::FilterLoaded(FilterLoaded {
+                            name: entry.name.to_string(),
+                            digest: entry.component.digest().to_owned(),
+                            generation,
+                            duration_ms: fact::millis(began.elapsed()),
+                        }));
+                    }
+                }
+                Ok(())
+            }
+            Err(rejected) => {
+                let line = format!("{} ({}): {}", rejected.name, rejected.path, rejected.reason);
+                narrator.tell(rejected.into_fact());
+                Err(Error::new(Kind::Filter, line))
+            }
+        }
+    }
+
+    /// The default chain, for the last words of a worker whose own filters can't be loaded.
+    pub fn fall_back(&self, narrator: &Narrator) {
+        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let specs = manifest::read(None).unwrap_or_default();
+        let none = self.current();
+        let entries: Vec<Entry> =
+            specs.into_iter().filter_map(|spec| self.entry(spec, &none, narrator).ok()).collect();
+        self.current.store(Arc::new(Chain::new(Arc::clone(&self.host), entries, u64::MAX)));
+    }
+
+    fn build(&self, old: &Chain, narrator: &Narrator) -> Result<Vec<Entry>, Rejected> {
+        let specs = manifest::read(self.folder.as_deref()).map_err(|failure| Rejected {
+            name: manifest::FILE.to_owned(),
+            path: self.folder.as_ref().map_or_else(String::new, |path| path.display().to_string()),
+            reason: failure.0,
+        })?;
+        specs.into_iter().map(|spec| self.entry(spec, old, narrator)).collect()
+    }
+
+    /// One filter, compiled or taken over, tried on a sample of every fact.
+    fn entry(&self, spec: Spec, old: &Chain, narrator: &Narrator) -> Result<Entry, Rejected> {
+        let path = match &spec.source {
+            Source::Builtin(name) => format!("builtin:{name}"),
+            Source::File(path) => path.display().to_string(),
+        };
+        let rejected =
+            |Failure(reason)| Rejected { name: spec.name.clone(), path: path.clone(), reason };
+        let component = match self.component(&spec, old) {
+            Err(failure) if spec.required => {
+                // The running one stays, and the operator is told.
+                let running = old.entries().iter().find(|entry| *entry.name == *spec.name);
+                let component = running.map(|entry| Arc::clone(&entry.component));
+                let refusal = rejected(failure);
+                let Some(component) = component else { return Err(refusal) };
+                narrator.tell(refusal.into_fact());
+                component
+            }
+            other => other.map_err(rejected)?,
+        };
+        if spec.on_failure == OnFailure::Skip && component.description().redacts {
+            return Err(rejected(Failure(
+                "takes things out, so its failure can't let a narration through: \
+                 remove `on-failure = \"skip\"`"
+                    .into(),
+            )));
+        }
+        let entry = Entry::new(
+            spec.name.as_str().into(),
+            component,
+            spec.config.clone(),
+            spec.on_failure,
+            spec.timeout,
+            spec.memory_mib,
+        );
+        match old.entries().iter().any(|known| same(known, &entry)) {
+            true => {} // tried before
+            false => try_on_samples(&self.host, &entry).map_err(rejected)?,
+        }
+        Ok(entry)
+    }
+
+    fn component(&self, spec: &Spec, old: &Chain) -> Result<Arc<Component>, Failure> {
+        let bytes = match &spec.source {
+            Source::Builtin(name) => builtin::component(name).unwrap_or_default().to_vec(),
+            Source::File(path) => read_file(path)?,
+        };
+        let digest = digest(&bytes);
+        if let Some(pin) = spec.sha256.as_ref().filter(|pin| **pin != digest) {
+            return Err(Failure(format!("has SHA-256 {digest}, but is pinned to {pin}")));
+        }
+        if let Some(known) = old.entries().iter().find(|entry| entry.component.digest() == digest) {
+            return Ok(Arc::clone(&known.component));
+        }
+        Component::load(&self.host, &bytes).map(Arc::new)
+    }
+}
+
+impl Rejected {
+    fn into_fact(self) -> Fact {
+        let Rejected { name, path, reason } = self;
+        Fact::FilterRejected(FilterRejected { name, path, reason })
+    }
+}
+
+fn same(a: &Entry, b: &Entry) -> bool {
+    a.name == b.name && a.component.digest() == b.component.digest() && a.config == b.config
+}
+
+fn read_file(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
+    let size = std::fs::metadata(path).map_err(|e| Failure(format!("can't be read: {e}")))?.len();
+    if size > FILTER_FILE_BYTES_MAX {
+        return Err(Failure(format!("has {size} bytes; at most {FILTER_FILE_BYTES_MAX} are loaded")));
+    }
+    std::fs::read(path).map_err(|e| Failure(format!("can't be read: {e}")))
+}
+
+/// Runs one sample of every fact through the filter alone.
+fn try_on_samples(host: &Host, entry: &Entry) -> Result<(), Failure> {
+    let _timed = host.awake();
+    let mut instance = entry.start(host)?;
+    for sample in Fact::samples() {
+        let kind = sample.kind();
+        let told = trial(sample);
+        if entry.component.wants(kind) {
+            instance
+                .narrate(&told.context, &told.narration, entry.timeout)
+                .map_err(|failure| Failure(format!("failed on a trial {kind}: {}", failure.0)))?;
+        }
+    }
+    Ok(())
+}
+
+/// A told fact for trials, as a request would tell it.
+fn trial(fact: Fact) -> crate::narration::Told {
+    struct Nowhere;
+    impl crate::narration::Outlet for Nowhere {
+        fn accept(&self, _: crate::narration::Told) {}
+    }
+    let scope = Scope {
+        job_id: Some("job".into()),
+        correlation_id: Some("request".into()),
+        trace_id: None,
+    };
+    Narrator::new("worker".into(), Arc::new(Nowhere)).stamp(fact, &scope)
+}
