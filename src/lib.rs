@@ -16,3 +16,7 @@ pub mod narration;
 pub mod filter;
 
 pub mod delivery;
+
+pub mod job;
+
+pub mod engine;

@@ -354,4 +354,4 @@ mod header;
 use header::Header;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

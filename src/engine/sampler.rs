@@ -274,14 +274,24 @@ mod tests {
     fn top_p_keeps_the_smallest_set_that_holds_it() {
         let logits = logs(&[0.1, 0.2, 0.3, 0.4]);
         check(Sampling { top_p: 0.69, ..PLAIN }, &logits, &[], &[0.0, 0.0, 3.0 / 7.0, 4.0 / 7.0]);
-        check(Sampling { top_p: 0.71, ..PLAIN }, &logits, &[], &[0.0, 2.0 / 9.0, 3.0 / 9.0, 4.0 / 9.0]);
+        check(
+            Sampling { top_p: 0.71, ..PLAIN },
+            &logits,
+            &[],
+            &[0.0, 2.0 / 9.0, 3.0 / 9.0, 4.0 / 9.0],
+        );
         check(Sampling { top_p: 0.0, ..PLAIN }, &logits, &[], &[0.0, 0.0, 0.0, 1.0]);
     }
 
     #[test]
     fn min_p_is_measured_against_the_likeliest() {
         let logits = logs(&[0.1, 0.19, 0.31, 0.4]);
-        check(Sampling { min_p: 0.5, ..PLAIN }, &logits, &[], &[0.0, 0.0, 31.0 / 71.0, 40.0 / 71.0]);
+        check(
+            Sampling { min_p: 0.5, ..PLAIN },
+            &logits,
+            &[],
+            &[0.0, 0.0, 31.0 / 71.0, 40.0 / 71.0],
+        );
         check(Sampling { min_p: 1.0, ..PLAIN }, &logits, &[], &[0.0, 0.0, 0.0, 1.0]);
     }
 
@@ -328,7 +338,8 @@ mod tests {
         }
         let odd = [f64::NAN, f64::INFINITY, -1.0];
         for value in odd {
-            let sampling = Sampling { top_p: value, min_p: value, repetition_penalty: value, ..PLAIN };
+            let sampling =
+                Sampling { top_p: value, min_p: value, repetition_penalty: value, ..PLAIN };
             let mut sampler = Sampler::new(sampling);
             assert!(sampler.sample(&mut [1.0, 2.0], &[0]).expect("a token") < 2);
         }

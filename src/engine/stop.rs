@@ -187,8 +187,11 @@ mod tests {
             let text = word(40);
             let stops = [word(5), word(6), word(4), word(7)];
             let stops: Vec<&str> = stops.iter().map(String::as_str).collect();
-            let ends: Vec<usize> =
-                text.char_indices().map(|(at, _)| at).filter(|_| random.next_u32() & 1 == 0).collect();
+            let ends: Vec<usize> = text
+                .char_indices()
+                .map(|(at, _)| at)
+                .filter(|_| random.next_u32() & 1 == 0)
+                .collect();
             let mut pieces = Vec::new();
             let mut from = 0;
             for end in ends.into_iter().chain([text.len()]) {

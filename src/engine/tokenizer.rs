@@ -40,8 +40,7 @@ const ENDS: [&str; 10] = [
     "<EOT>",
 ];
 
-const GPT2: &str =
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 const LLAMA3: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|",
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -282,7 +281,8 @@ fn pre_tokenizer(gguf: &Gguf) -> Result<&'static PreTokenizerFacts> {
     }
     let name = gguf.text("tokenizer.ggml.pre")?;
     PRE_TOKENIZERS.iter().find(|facts| facts.names.contains(&name)).ok_or_else(|| {
-        let known: Vec<&str> = PRE_TOKENIZERS.iter().flat_map(|facts| facts.names).copied().collect();
+        let known: Vec<&str> =
+            PRE_TOKENIZERS.iter().flat_map(|facts| facts.names).copied().collect();
         gguf.error(format_args!(
             "the pre-tokenizer '{}' is unknown; known: {}; take another model",
             shown(name),

@@ -196,9 +196,8 @@ pub const TINY_TEMPLATE: &str = "\
 /// Token ids of a tiny llama: end of text, start and end of a message.
 pub const TINY_SPECIALS: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 
-const TINY_MERGES: [&str; 12] = [
-    "Ġ t", "h e", "Ġ a", "i n", "Ġt he", "o n", "e r", "in g", "l l", "o u", "Ġ w", "Ġ s",
-];
+const TINY_MERGES: [&str; 12] =
+    ["Ġ t", "h e", "Ġ a", "i n", "Ġt he", "o n", "e r", "in g", "l l", "o u", "Ġ w", "Ġ s"];
 
 /// A llama small enough to run in a moment, its weights drawn by `seed`.
 pub fn tiny_llama(seed: u64) -> Vec<u8> {

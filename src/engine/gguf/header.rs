@@ -204,7 +204,8 @@ impl<R: Read> Header<R> {
         let place = Place::Named(&name);
         let dimensions = self.u32(place)?;
         if !(1..=GGUF_DIMENSIONS_MAX).contains(&dimensions) {
-            let text = format!("expected 1 to {GGUF_DIMENSIONS_MAX} dimensions, found {dimensions}");
+            let text =
+                format!("expected 1 to {GGUF_DIMENSIONS_MAX} dimensions, found {dimensions}");
             return Err(self.damaged(place, text));
         }
         let mut shape = self.each(dimensions.into(), |header| header.u64(place))?;

@@ -38,7 +38,8 @@ impl Drop for Scratch {
 /// Reads bytes as a file of this length would be, without a disk.
 fn read(bytes: &[u8]) -> Result<Gguf> {
     let file = "test.gguf".to_owned();
-    Header { reader: bytes, at: 0, file_bytes: bytes.len() as u64, file }.read(Path::new("test.gguf"))
+    Header { reader: bytes, at: 0, file_bytes: bytes.len() as u64, file }
+        .read(Path::new("test.gguf"))
 }
 
 fn check_error(bytes: &[u8], expected: &str) {
@@ -96,7 +97,10 @@ fn a_sound_header_is_read_as_it_was_written() {
 fn what_is_missing_or_of_another_type_is_told() {
     let gguf = read(&sound().build()).expect("a sound header");
     let text = |result: Result<&str>| result.expect_err("must fail").to_string();
-    assert!(text(gguf.text("number")).contains("expected a text at metadata key 'number', found an integer"));
+    assert!(
+        text(gguf.text("number"))
+            .contains("expected a text at metadata key 'number', found an integer")
+    );
     assert!(text(gguf.text("nowhere")).contains("found nothing"));
     assert!(gguf.uint("ints").is_err() && gguf.texts("ints").is_err());
 }
@@ -143,10 +147,18 @@ fn lies_in_the_metadata() {
     check_error(&list(0, u64::MAX), "at most 2097152 array elements");
     check_error(&list(8, 2_000_000), "cut short");
     check_error(&list(4, 1_000), "cut short");
-    check_error(&list(7, 8).iter().map(|b| *b).rev().skip(1).rev().chain([3]).collect::<Vec<_>>(), "cut");
+    check_error(
+        &list(7, 8).iter().map(|b| *b).rev().skip(1).rev().chain([3]).collect::<Vec<_>>(),
+        "cut",
+    );
     let huge = GgufBuilder::new().meta_list_raw("k", 10, 1, &u64::MAX.to_le_bytes()).build();
     check_error(&huge, "is too large for an array");
-    let tokens = GgufBuilder::new().meta_list_raw("tokenizer.ggml.tokens", 8, 1, &[1, 0, 0, 0, 0, 0, 0, 0, 0x80]);
+    let tokens = GgufBuilder::new().meta_list_raw(
+        "tokenizer.ggml.tokens",
+        8,
+        1,
+        &[1, 0, 0, 0, 0, 0, 0, 0, 0x80],
+    );
     check_error(&tokens.build(), "metadata key 'tokenizer.ggml.tokens'");
     for wrong in [0, 4, 24, 8_192] {
         check_error(&sound().meta_u32("general.alignment", wrong).build(), "power of two from 8");
@@ -160,7 +172,10 @@ fn lies_in_the_metadata() {
 fn lies_about_tensors() {
     let one = |dims: &[u64], dtype| GgufBuilder::new().tensor("t", dims, dtype, &[0; 64]).build();
     let at = |dims: &[u64], offset| GgufBuilder::new().tensor_at("t", dims, F32, offset).build();
-    check_error(&sound().tensor("a", &[1], F32, &[0; 4]).build(), "the name stands in the file twice");
+    check_error(
+        &sound().tensor("a", &[1], F32, &[0; 4]).build(),
+        "the name stands in the file twice",
+    );
     check_error(&one(&[], F32), "expected 1 to 4 dimensions, found 0");
     check_error(&one(&[1; 5], F32), "expected 1 to 4 dimensions, found 5");
     check_error(&one(&[2, 0], F32), "tensor 't', before byte");
@@ -178,7 +193,10 @@ fn lies_about_tensors() {
     let overlap = sound().tensor_at("c", &[1], F32, 64);
     check_error(&overlap.build(), "tensor 'c', before byte");
     check_error(&sound().tensor_at("c", &[1], F32, 0).build(), "overlaps that of tensor 'a'");
-    check_error(&GgufBuilder::new().tensor(&"n".repeat(257), &[1], F32, &[0; 4]).build(), "at most 256");
+    check_error(
+        &GgufBuilder::new().tensor(&"n".repeat(257), &[1], F32, &[0; 4]).build(),
+        "at most 256",
+    );
 }
 
 #[test]
@@ -232,7 +250,8 @@ fn a_whole_model_is_read_from_disk() {
     assert_eq!(gguf.architecture().ok(), Some("llama"));
     assert_eq!(gguf.quantization(), "F32");
     assert_eq!(gguf.path(), file.0);
-    let missing = Gguf::read(Path::new("/nowhere/none.gguf")).map(|_| ()).expect_err("no such file");
+    let missing =
+        Gguf::read(Path::new("/nowhere/none.gguf")).map(|_| ()).expect_err("no such file");
     assert!(missing.to_string().starts_with("none.gguf: the model file can't be opened"));
     let folder = Gguf::read(&std::env::temp_dir()).map(|_| ()).expect_err("a folder");
     assert!(folder.to_string().contains("found a folder"), "{folder}");

@@ -55,7 +55,8 @@ fn check_error(builder: GgufBuilder, expected: &str) {
 fn every_text_comes_back_from_its_tokens() {
     for pre in ["smollm", "gpt2", "llama-bpe", "qwen2"] {
         let tokenizer = tiny(&TinyOptions { pre: pre.to_owned(), ..TinyOptions::default() });
-        for text in ["", " ", "the thing, in 2024!\n\n  ok", "Grüße 蜂蜜 🐝👩‍🚀\0\u{7f}", "a\r\n\t b"] {
+        for text in ["", " ", "the thing, in 2024!\n\n  ok", "Grüße 蜂蜜 🐝👩‍🚀\0\u{7f}", "a\r\n\t b"]
+        {
             let tokens = tokenizer.encode(text, false).expect("any text has tokens");
             assert_eq!(decoded(&tokenizer, &tokens), text, "{pre}");
         }

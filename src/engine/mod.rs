@@ -1,0 +1,44 @@
+//! The engine: a thread that knows jobs, facts and tokens. It knows nothing of HTTP, sinks or filters
+//! and never waits for any of them. What comes out of a model file is checked here first.
+
+pub mod decoder;
+pub mod device;
+pub mod gguf;
+pub mod llama;
+pub mod load;
+pub mod sampler;
+pub mod scheduler;
+pub mod stop;
+pub mod template;
+pub mod text;
+pub mod tokenizer;
+
+pub use decoder::{Chunk, Decoder};
+pub use load::{Loaded, load};
+
+/// What clients and pool managers may know of the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// Name that the file gives it.
+    pub name: String,
+    /// Architecture.
+    pub architecture: String,
+    /// Quantization of most weights.
+    pub quantization: String,
+    /// Weights, counted.
+    pub parameters: u64,
+    /// Tokens in the vocabulary.
+    pub vocabulary: u32,
+    /// Longest sequence, tokens.
+    pub context_length: u32,
+    /// Memory of weights and caches on the device, bytes.
+    pub resident_bytes: u64,
+}
+
+/// The model as text: what turns prompts into tokens, for any number of askers at once.
+pub struct Language {
+    /// The vocabulary.
+    pub tokenizer: tokenizer::Tokenizer,
+    /// The model's own chat template, where it has one.
+    pub template: Option<template::ChatTemplate>,
+}

@@ -1,0 +1,100 @@
+//! A job: one accepted request, its states, who may end it, and the bounded queue to the engine.
+//! Knows nothing of HTTP and computes nothing.
+
+mod queue;
+mod registry;
+
+pub use queue::{Queue, Refused};
+pub use registry::{Record, Registry, State};
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Instant;
+
+use crate::delivery::Feed;
+use crate::narration::facts::CancelledBy;
+
+/// How tokens are chosen and when to stop: what a request may ask of the engine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wish {
+    /// Tokens it may generate.
+    pub max_tokens: u32,
+    /// 0: always the likeliest.
+    pub temperature: f64,
+    /// Smallest set of tokens whose probabilities sum up to this.
+    pub top_p: f64,
+    /// Number of likeliest tokens considered; 0: all.
+    pub top_k: u32,
+    /// Least probability relative to the likeliest.
+    pub min_p: f64,
+    /// Divides the logits of tokens that were there before.
+    pub repetition_penalty: f64,
+    /// Seed of the random choice.
+    pub seed: u64,
+    /// Strings that end the text.
+    pub stop: Vec<String>,
+    /// Tokens between two progress narrations; 0: none.
+    pub progress_every: u32,
+}
+
+/// One accepted request on its way to the engine.
+pub struct Job {
+    /// Its way to its readers.
+    pub feed: Feed,
+    /// The prompt, tokens.
+    pub prompt: Vec<u32>,
+    /// Length of the prompt, characters.
+    pub prompt_chars: u32,
+    /// What it asks for.
+    pub wish: Wish,
+    /// Ends it before its time.
+    pub cancel: Cancel,
+    /// When it ends at the latest.
+    pub deadline: Instant,
+    /// When it was accepted.
+    pub accepted: Instant,
+}
+
+impl Job {
+    /// Who ended it, if anybody did; the deadline counts.
+    pub fn ended_by(&self) -> Option<CancelledBy> {
+        self.cancel
+            .by()
+            .or_else(|| (Instant::now() >= self.deadline).then_some(CancelledBy::Deadline))
+    }
+}
+
+/// Ends a job before its time. The first to call it is told as the one who did.
+#[derive(Clone, Default)]
+pub struct Cancel(Arc<AtomicU8>);
+
+const WHO: [CancelledBy; 4] =
+    [CancelledBy::Client, CancelledBy::Disconnect, CancelledBy::Deadline, CancelledBy::Shutdown];
+
+impl Cancel {
+    /// Ends the job at its next step.
+    pub fn cancel(&self, by: CancelledBy) {
+        let code = WHO.iter().position(|who| *who == by).map_or(0, |at| at as u8 + 1);
+        // Whoever comes second changes nothing.
+        let _ = self.0.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// Who ended it, if anybody did.
+    pub fn by(&self) -> Option<CancelledBy> {
+        WHO.get(usize::from(self.0.load(Ordering::Acquire)).wrapping_sub(1)).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_to_cancel_is_the_one_who_did() {
+        let cancel = Cancel::default();
+        assert_eq!(cancel.by(), None);
+        cancel.cancel(CancelledBy::Disconnect);
+        cancel.cancel(CancelledBy::Shutdown);
+        assert_eq!(cancel.by(), Some(CancelledBy::Disconnect));
+    }
+}

@@ -1,0 +1,105 @@
+//! The jobs that are known by name: running ones, and finished ones for a while, within bounds of
+//! count, bytes and time. Starts and ends nothing itself.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Cancel;
+use crate::delivery::JobLog;
+use crate::limits::{FINISHED_BYTES_MAX, FINISHED_JOB_S, FINISHED_JOBS_MAX};
+
+/// What is known of a job by its name.
+#[derive(Clone)]
+pub struct Record {
+    /// Its frames.
+    pub log: Arc<JobLog>,
+    /// Ends it.
+    pub cancel: Cancel,
+}
+
+/// How far a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It waits or runs.
+    Active,
+    /// Its terminal frame is written.
+    Finished,
+}
+
+impl Record {
+    /// How far it is.
+    pub fn state(&self) -> State {
+        if self.log.ended() { State::Finished } else { State::Active }
+    }
+}
+
+/// Jobs by name.
+#[derive(Default)]
+pub struct Registry(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    jobs: HashMap<String, Record>,
+    finished: VecDeque<(String, Instant, usize)>,
+    finished_bytes: usize,
+}
+
+impl Registry {
+    /// Makes a job known. False: one of that name is known already.
+    pub fn insert(&self, id: &str, record: Record) -> bool {
+        let mut known = self.lock();
+        known.forget_old();
+        if known.jobs.contains_key(id) {
+            return false;
+        }
+        known.jobs.insert(id.to_owned(), record);
+        true
+    }
+
+    /// The job of that name.
+    pub fn get(&self, id: &str) -> Option<Record> {
+        let mut known = self.lock();
+        known.forget_old();
+        known.jobs.get(id).cloned()
+    }
+
+    /// Forgets a job that was never let in.
+    pub fn remove(&self, id: &str) {
+        self.lock().jobs.remove(id);
+    }
+
+    /// Every job that has not ended.
+    pub fn active(&self) -> Vec<Record> {
+        let known = self.lock();
+        known.jobs.values().filter(|job| job.state() == State::Active).cloned().collect()
+    }
+
+    /// Lets the time of a job that has ended begin to run out.
+    pub fn finished(&self, id: &str) {
+        let mut known = self.lock();
+        let Some(bytes) = known.jobs.get(id).map(|job| job.log.bytes()) else { return };
+        known.finished_bytes += bytes;
+        known.finished.push_back((id.to_owned(), Instant::now(), bytes));
+        known.forget_old();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn forget_old(&mut self) {
+        while let Some((id, since, bytes)) = self.finished.front() {
+            let old = since.elapsed() > Duration::from_secs(FINISHED_JOB_S);
+            let many = self.finished.len() > FINISHED_JOBS_MAX;
+            if !old && !many && self.finished_bytes <= FINISHED_BYTES_MAX {
+                return;
+            }
+            self.jobs.remove(id);
+            self.finished_bytes -= bytes;
+            self.finished.pop_front();
+        }
+    }
+}
