@@ -65,6 +65,11 @@ impl JobLog {
         self.lock().ended
     }
 
+    /// Frames so far.
+    pub fn frames(&self) -> usize {
+        self.lock().all.len()
+    }
+
     /// Bytes of all frames.
     pub fn bytes(&self) -> usize {
         self.lock().bytes

@@ -140,7 +140,7 @@ impl Line {
     /// A sentence that the fact brought along, without its full stop.
     pub fn reason(&mut self, reason: &str) -> &mut Self {
         match reason.trim_end_matches(['.', ' ', '\n']) {
-            "" => self.say("no reason given"),
+            "" => self.name("no reason given"),
             reason => self.name(reason),
         }
     }

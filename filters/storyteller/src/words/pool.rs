@@ -40,7 +40,7 @@ pub(super) fn callback_failed<'t>(t: &'t mut Teller, f: &CallbackFailed) -> &'t 
         }
         l.say(": ").reason(&f.reason);
         match f.retry_in_ms {
-            Some(ms) => l.say("; trying again in ").wait(ms).say("."),
+            Some(ms) => l.say("; next try in ").wait(ms).say("."),
             None => l.say("; gave up."),
         }
     })

@@ -88,12 +88,11 @@ pub(super) fn prompt_tokenized<'t>(t: &'t mut Teller, f: &PromptTokenized) -> &'
 
 pub(super) fn inference_started<'t>(t: &'t mut Teller, f: &InferenceStarted) -> &'t mut Teller {
     t.human(|l| {
-        l.say("Working on a prompt of ").tokens(f.prompt_tokens).say(" (").many(
-            f.prompt_chars,
-            "character",
-            "characters",
-        );
-        l.say("), up to ").count(f.max_tokens).say(" to generate.")
+        l.say("Working on a prompt of ").tokens(f.prompt_tokens).say(" (");
+        l.many(f.prompt_chars, "character", "characters")
+            .say("), up to ")
+            .count(f.max_tokens)
+            .say(" to generate.")
     })
     .cute(|l| {
         l.say("A bee settles on ").many(f.prompt_tokens, "petal", "petals");

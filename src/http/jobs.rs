@@ -1,0 +1,80 @@
+//! Jobs by name: `/cancel`, `/jobs/{id}` and its events. Any number of readers, live or after the end.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::App;
+use super::execute::{Gone, event_stream, read_body, reject, scope_of};
+use super::problem::Problem;
+use super::request::{Violation, parse_cancel};
+use crate::job::{Record, State as JobState};
+use crate::narration::facts::CancelledBy;
+
+/// `POST /cancel {job_id}`: 202, however often.
+pub async fn cancel(State(app): State<Arc<App>>, request: Request) -> Response {
+    let scope = scope_of(&request);
+    let job_id = match read_body(request).await {
+        Ok(body) => parse_cancel(&body).map_err(Problem::invalid),
+        Err(problem) => Err(problem),
+    };
+    match job_id {
+        Err(problem) => reject(&app, &scope, problem).await.into_response(),
+        Ok(job_id) => match app.jobs.get(&job_id) {
+            None => unknown().into_response(),
+            Some(job) => {
+                job.cancel.cancel(CancelledBy::Client);
+                let body = json!({ "job_id": job_id, "state": name(&job) });
+                (StatusCode::ACCEPTED, Json(body)).into_response()
+            }
+        },
+    }
+}
+
+/// `GET /jobs/{id}`: how far it is.
+pub async fn state(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
+    match app.jobs.get(&id) {
+        None => unknown().into_response(),
+        Some(job) => Json(json!({ "job_id": id, "state": name(&job) })).into_response(),
+    }
+}
+
+/// `GET /jobs/{id}/events`: the stream from its beginning, or after `Last-Event-ID`.
+pub async fn events(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(job) = app.jobs.get(&id) else { return unknown().into_response() };
+    let after = match headers.get("last-event-id").map(|value| value.to_str()) {
+        None => 0,
+        Some(Ok("")) => 0,
+        Some(value) => match value.ok().and_then(|value| value.parse::<usize>().ok()) {
+            Some(after) => after,
+            None => {
+                let violation = Violation::new("Last-Event-ID", "integer", "is a frame's number");
+                return Problem::invalid(vec![violation]).into_response();
+            }
+        },
+    };
+    if job.log.ended() && job.log.frames() <= after {
+        // Only this stops a browser's EventSource from coming again.
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    event_stream(job.log.reader(after), Gone::Nothing)
+}
+
+fn unknown() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "no job of that id is known (any more)")
+}
+
+fn name(job: &Record) -> &'static str {
+    match job.state() {
+        JobState::Active => "active",
+        JobState::Finished => "finished",
+    }
+}
