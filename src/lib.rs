@@ -20,3 +20,5 @@ pub mod delivery;
 pub mod job;
 
 pub mod engine;
+
+pub mod http;
