@@ -22,3 +22,9 @@ pub mod job;
 pub mod engine;
 
 pub mod http;
+
+pub mod config;
+
+pub mod worker;
+
+pub mod cli;

@@ -1,0 +1,51 @@
+//! The command line: flags as typed, a subcommand each. Hands over to the parts; does nothing itself.
+
+use std::io::{IsTerminal as _, stderr, stdout};
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::ServeFlags;
+use crate::error::Result;
+use crate::worker;
+
+/// A worker that serves one language model and narrates what it does.
+#[derive(Parser)]
+#[command(name = "rbees-workerd", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// Say more on stderr (-v: info, -vv: debug, -vvv: trace); RUST_LOG overrides
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Load a model and serve it
+    Serve(Box<ServeFlags>),
+}
+
+/// Runs what was asked for.
+pub fn run(cli: Cli) -> Result<()> {
+    log_to_stderr(cli.verbose);
+    match cli.command {
+        Command::Serve(flags) => worker::run(flags.validate(stdout().is_terminal())?),
+    }
+}
+
+/// Logs are for those who debug the worker: stderr only, so that stdout is narration alone.
+fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(stderr)
+        .with_ansi(stderr().is_terminal())
+        .init();
+}

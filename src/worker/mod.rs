@@ -1,0 +1,234 @@
+//! The worker: builds the parts, wires them, waits, and drains them in order. What it does itself is
+//! decide when; the parts know how.
+
+mod callback;
+
+use std::io::IsTerminal as _;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::delivery::{Pipeline, Stdout};
+use crate::engine::{self, Loaded, device, scheduler};
+use crate::error::{Error, Kind, Result};
+use crate::filter::{Chains, Host, watch};
+use crate::http::{self, Access, App, Life, Model};
+use crate::job::{Queue, Registry};
+use crate::limits::STDOUT_FLUSH_MS;
+use crate::narration::facts::{
+    BindFailed, CancelledBy, ModelLoadFailed, ServerBound, ServerShutdown, ServerStarted,
+    ShutdownCause, Startup, WorkerState,
+};
+use crate::narration::{Fact, Narrator};
+
+/// Runs a worker from its first narration to its last.
+pub fn run(config: Config) -> Result<()> {
+    let pipeline = Pipeline::new();
+    let narrator = Narrator::new(config.worker_id.clone(), pipeline.clone());
+    narrator.tell(Fact::Startup(Startup {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        address: config.address.to_string(),
+        model: config
+            .model
+            .file_name()
+            .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+    }));
+    let stdout = std::io::stdout();
+    let colour = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let stdout = Stdout::spawn(config.form, colour, stdout)?;
+    let chains = Arc::new(Chains::new(Arc::new(Host::new()?), config.filters.clone()));
+    let filters = chains.reload(&narrator);
+    if filters.is_err() {
+        chains.fall_back(&narrator);
+    }
+    pipeline.start(&chains, &narrator, &stdout)?;
+    let result = filters.and_then(|()| {
+        watch::spawn(Arc::clone(&chains), narrator.clone())?;
+        let runtime = Runtime::new()
+            .map_err(|e| Error::new(Kind::Internal, "the async runtime can't start").because(e))?;
+        let result = runtime.block_on(serve(config, &pipeline, &narrator, &chains));
+        runtime.shutdown_background();
+        result
+    });
+    let limit = Duration::from_millis(STDOUT_FLUSH_MS);
+    pipeline.flush(limit);
+    stdout.flush(limit);
+    result
+}
+
+/// Binds, loads, announces, and serves until somebody says stop.
+async fn serve(
+    config: Config,
+    pipeline: &Arc<Pipeline>,
+    narrator: &Narrator,
+    chains: &Arc<Chains>,
+) -> Result<()> {
+    let mut signals = Signals::new()?;
+    let listener = bind(&config, narrator).await?;
+    let address = listener
+        .local_addr()
+        .map_err(|e| Error::new(Kind::Bind, "the bound address can't be read").because(e))?;
+    let (ask_shutdown, mut asked) = mpsc::channel(1);
+    let app = Arc::new(App {
+        narrator: narrator.clone(),
+        pipeline: Arc::clone(pipeline),
+        chains: Arc::clone(chains),
+        jobs: Arc::new(Registry::default()),
+        queue: Arc::new(Queue::new(config.queue)),
+        pulse: Arc::default(),
+        model: OnceLock::new(),
+        life: Life::new(address),
+        access: Access { token: config.token.clone(), hosts: config.hosts.clone() },
+        job_timeout_ms: config.timeout_ms,
+        shutdown: ask_shutdown,
+        grace_ms: config.grace_ms,
+    });
+    let server = tokio::spawn(http::serve(listener, http::router(Arc::clone(&app))));
+    let work = start_work(&config, &app);
+    let cause = tokio::select! {
+        result = work => match result {
+            Err(error) => {
+                app.life.become_state(WorkerState::Failed);
+                tell_shutdown(&app, ShutdownCause::Failure);
+                return Err(error);
+            }
+            Ok(never) => match never {},
+        },
+        () = signals.next() => ShutdownCause::Signal,
+        _ = asked.recv() => ShutdownCause::Request,
+    };
+    drain(&app, cause, &mut signals).await;
+    server.abort();
+    Ok(())
+}
+
+async fn bind(config: &Config, narrator: &Narrator) -> Result<TcpListener> {
+    let address = config.address.to_string();
+    narrator.tell(Fact::ServerStarted(ServerStarted { address: address.clone() }));
+    match TcpListener::bind(config.address).await {
+        Ok(listener) => {
+            let real = listener.local_addr().map_or(address, |real| real.to_string());
+            narrator.tell(Fact::ServerBound(ServerBound { address: real }));
+            Ok(listener)
+        }
+        Err(error) => {
+            let reason = format!("{error}; choose another --port, or 0 to let the system choose");
+            narrator.tell(Fact::BindFailed(BindFailed {
+                address: address.clone(),
+                reason: reason.clone(),
+            }));
+            Err(Error::new(Kind::Bind, format!("{address} can't be bound: {reason}")))
+        }
+    }
+}
+
+/// Loads the model, starts the engine, and calls the pool manager. Returns only with an error.
+async fn start_work(config: &Config, app: &Arc<App>) -> Result<std::convert::Infallible> {
+    let path = config.model.clone();
+    let loading = Arc::clone(app);
+    let loaded = tokio::task::spawn_blocking(move || {
+        let (device, ready) = device::cpu();
+        loading.narrator.tell(ready.fact());
+        let progress = |done, total| {
+            loading.life.loading.0.store(done, Ordering::Relaxed);
+            loading.life.loading.1.store(total, Ordering::Relaxed);
+        };
+        engine::load(&path, &device, &loading.narrator, &progress)
+            .map(|loaded| (loaded, ready.name()))
+    })
+    .await
+    .unwrap_or_else(|_| Err(Error::new(Kind::Model, "loading the model panicked; is it damaged?")));
+    let (Loaded { decoder, language, profile }, device) = loaded.inspect_err(|error| {
+        app.narrator.tell(Fact::ModelLoadFailed(ModelLoadFailed {
+            path: config.model.display().to_string(),
+            reason: error.to_string(),
+        }));
+    })?;
+    app.pulse.resident_bytes.store(profile.resident_bytes, Ordering::Relaxed);
+    let jobs = Arc::clone(&app.jobs);
+    scheduler::spawn(
+        decoder,
+        Arc::clone(&language),
+        Arc::clone(&app.queue),
+        Arc::clone(&app.pulse),
+        move |job| {
+            if let Some(id) = job.feed.scope().job_id.as_deref() {
+                jobs.finished(id);
+            }
+        },
+    )?;
+    let _ = app.model.set(Model { language, profile, device }); // set once, here
+    app.life.become_state(WorkerState::Ready);
+    if let Some(url) = &config.callback_url {
+        callback::announce(url, app).await?;
+    }
+    std::future::pending().await
+}
+
+/// No new work; what runs may finish within the grace; then it is ended. A second signal ends at once.
+async fn drain(app: &Arc<App>, cause: ShutdownCause, signals: &mut Signals) {
+    app.life.become_state(WorkerState::Draining);
+    tell_shutdown(app, cause);
+    let queue = Arc::clone(&app.queue);
+    queue.close();
+    let grace = Duration::from_millis(app.grace_ms);
+    let finished = tokio::task::spawn_blocking(move || queue.drained_within(grace));
+    tokio::select! {
+        drained = finished => if matches!(drained, Ok(true)) {
+            return settle(app).await;
+        },
+        () = signals.next() => {}
+    }
+    for job in app.jobs.active() {
+        job.cancel.cancel(CancelledBy::Shutdown);
+    }
+    let queue = Arc::clone(&app.queue);
+    let moment = Duration::from_millis(STDOUT_FLUSH_MS);
+    let _ = tokio::task::spawn_blocking(move || queue.drained_within(moment)).await;
+    settle(app).await;
+}
+
+/// Lets the last frames reach the logs and their readers.
+async fn settle(app: &Arc<App>) {
+    let pipeline = Arc::clone(&app.pipeline);
+    let moment = Duration::from_millis(STDOUT_FLUSH_MS);
+    let _ = tokio::task::spawn_blocking(move || pipeline.flush(moment)).await;
+    // The sockets' own buffers are the system's; the connections only have to write to them.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+fn tell_shutdown(app: &App, cause: ShutdownCause) {
+    let (running, waiting) = app.queue.lengths();
+    app.narrator.tell(Fact::ServerShutdown(ServerShutdown {
+        cause,
+        jobs_in_flight: u32::try_from(running + waiting).unwrap_or(u32::MAX),
+        grace_ms: app.grace_ms,
+    }));
+}
+
+/// SIGTERM and SIGINT.
+struct Signals(tokio::signal::unix::Signal, tokio::signal::unix::Signal);
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let on = |kind| {
+            signal(kind)
+                .map_err(|e| Error::new(Kind::Internal, "signals can't be listened to").because(e))
+        };
+        Ok(Signals(on(SignalKind::terminate())?, on(SignalKind::interrupt())?))
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
+}
