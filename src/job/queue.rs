@@ -98,10 +98,11 @@ impl Queue {
     /// Whether nothing waits or runs within `limit`.
     pub fn drained_within(&self, limit: std::time::Duration) -> bool {
         let busy = |inner: &mut Inner| inner.running > 0 || !inner.waiting.is_empty();
-        let (_, timeout) = self
+        let (guard, timeout) = self
             .changed
             .wait_timeout_while(self.lock(), limit, busy)
             .unwrap_or_else(PoisonError::into_inner);
+        drop(guard);
         !timeout.timed_out()
     }
 

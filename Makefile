@@ -1,0 +1,37 @@
+# Everything by one word. `make run` and `make test` are all that a newcomer needs.
+
+MODEL   := models/SmolLM2-135M-Instruct.Q4_1.gguf
+CARGO   ?= cargo
+PYTHON  ?= python3
+ADDRESS ?= 127.0.0.1
+PORT    ?= 8080
+
+.PHONY: run test model build bench ci toolchain
+
+run: build model
+	target/release/rbees-workerd serve --model $(MODEL) --host $(ADDRESS) --port $(PORT)
+
+build: toolchain
+	$(CARGO) build --release --locked
+
+test: toolchain model
+	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path filters/Cargo.toml
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) test --locked --manifest-path filters/Cargo.toml
+	$(CARGO) test --locked
+
+bench: build model
+	$(CARGO) bench --locked --bench worker
+
+ci: test
+
+model: $(MODEL)
+
+$(MODEL):
+	$(PYTHON) scripts/fetch-model.py $@
+
+# rustup reads rust-toolchain.toml; where it can't add what is missing by itself, this does.
+toolchain:
+	@rustup target list --installed | grep -qx wasm32-unknown-unknown || rustup target add wasm32-unknown-unknown
+	@rustup component list --installed | grep -q '^clippy' || rustup component add clippy rustfmt

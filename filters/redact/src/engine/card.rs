@@ -1,0 +1,94 @@
+//! Card numbers: 13 to 19 digits with a brand's first digits and a valid check digit, in one piece or in
+//! groups. It never takes part of a longer number, a UUID, a digest or a decimal for one.
+
+use super::{Family, Find, Scan};
+
+const DIGITS_MIN: usize = 13;
+const DIGITS_MAX: usize = 19;
+/// Digits from which on a number that was cut counts as a card without its check digit.
+const DIGITS_CUT_MIN: usize = 12;
+/// Least digits of a group.
+const GROUP_MIN: usize = 3;
+
+/// Whether the number of a card may begin with this byte.
+pub(super) const fn may_begin(byte: u8) -> bool {
+    matches!(byte, b'2'..=b'6')
+}
+
+/// The card number that begins here: the longest that ends with a group.
+pub(super) fn find(scan: &Scan, at: usize) -> Option<Find> {
+    let before = scan.before(at);
+    let decimal = before == b'.' && at > scan.floor + 1 && scan.bytes[at - 2].is_ascii_digit();
+    if decimal {
+        return None;
+    }
+    let mut digits = [0; DIGITS_MAX];
+    let mut count = 0;
+    let mut separator = None;
+    let mut found = None;
+    let mut place = at;
+    loop {
+        let group = scan.rest(place).iter().take(DIGITS_MAX + 1).take_while(|b| b.is_ascii_digit());
+        let length = group.clone().count();
+        if length < GROUP_MIN || count + length > DIGITS_MAX {
+            break;
+        }
+        for (digit, byte) in digits[count..].iter_mut().zip(group) {
+            *digit = byte - b'0';
+        }
+        count += length;
+        place += length;
+        let grouped = separator == Some(b'-');
+        if is_card(scan, &digits[..count], place)
+            && !(grouped && (before == b'-' || is_dash(scan, place)))
+        {
+            found = Some(Find::new(at, place, Family::Card));
+        }
+        match scan.byte(place) {
+            Some(next @ (b' ' | b'-')) if separator.is_none_or(|same| same == next) => {
+                separator = Some(next);
+                place += 1;
+            }
+            _ => break,
+        }
+    }
+    found
+}
+
+fn is_dash(scan: &Scan, at: usize) -> bool {
+    scan.byte(at) == Some(b'-')
+}
+
+fn is_card(scan: &Scan, digits: &[u8], end: usize) -> bool {
+    if scan.is_cut(end) && digits.len() >= DIGITS_CUT_MIN {
+        return has_brand(digits);
+    }
+    let next_is_digit = scan.byte(end + 1).is_some_and(|byte| byte.is_ascii_digit());
+    let goes_on = match scan.byte(end) {
+        Some(b'.') => next_is_digit,
+        Some(byte) => byte.is_ascii_alphanumeric(),
+        None => false,
+    };
+    digits.len() >= DIGITS_MIN && !goes_on && has_brand(digits) && has_check_digit(digits)
+}
+
+/// First digits of the brands: 2221 to 2720, 30, 34 to 39, 4, 50 to 59 and 6.
+fn has_brand(digits: &[u8]) -> bool {
+    let first = digits[..4].iter().fold(0, |number, &digit| number * 10 + u32::from(digit));
+    matches!(first, 2221..=2720 | 3000..=3099 | 3400..=6999)
+}
+
+/// The check digit of ISO/IEC 7812: from the right, every second digit is doubled.
+fn has_check_digit(digits: &[u8]) -> bool {
+    let sum: u32 = digits
+        .iter()
+        .rev()
+        .enumerate()
+        .map(|(place, &digit)| match (place % 2, u32::from(digit)) {
+            (0, digit) => digit,
+            (_, digit) if digit > 4 => digit * 2 - 9,
+            (_, digit) => digit * 2,
+        })
+        .sum();
+    sum.is_multiple_of(10)
+}

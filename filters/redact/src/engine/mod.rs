@@ -1,0 +1,332 @@
+//! The scanner: one pass over a text from left to right. Each find is made at a trigger byte by looking a
+//! bounded way ahead or back; only what is taken out may be long, and it is not read again. So the time
+//! is linear in the text, and what was replaced is never taken for a secret anew.
+
+mod auth;
+mod card;
+mod email;
+mod home;
+mod named;
+mod pem;
+mod prefix;
+mod url;
+
+use std::borrow::Cow;
+
+use crate::policy::Policy;
+
+/// A kind of secret or personal data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Bearer and basic credentials.
+    Credential,
+    /// The value of a key that is named like a secret.
+    Secret,
+    /// A key with a well-known prefix.
+    ApiKey,
+    /// JSON Web Token.
+    Jwt,
+    /// PEM private key.
+    PrivateKey,
+    /// Password in a URL.
+    Password,
+    /// E-mail address.
+    Email,
+    /// Card number.
+    Card,
+    /// What the operator denies.
+    Denied,
+}
+
+impl Family {
+    /// All of them, in order.
+    pub const ALL: [Self; 9] = [
+        Self::Credential,
+        Self::Secret,
+        Self::ApiKey,
+        Self::Jwt,
+        Self::PrivateKey,
+        Self::Password,
+        Self::Email,
+        Self::Card,
+        Self::Denied,
+    ];
+
+    /// Its name in a replacement.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Credential => "credential",
+            Self::Secret => "secret",
+            Self::ApiKey => "api-key",
+            Self::Jwt => "jwt",
+            Self::PrivateKey => "private-key",
+            Self::Password => "password",
+            Self::Email => "email",
+            Self::Card => "card",
+            Self::Denied => "denied",
+        }
+    }
+}
+
+/// What to do with a piece of text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Replace it.
+    Take(Family),
+    /// A home folder: a tilde says as much without the name.
+    Tilde,
+    /// Pass it on as it is, unread: a replacement, or what the operator allows.
+    Keep,
+}
+
+/// A piece of text, and what to do with it.
+#[derive(Clone, Copy, Debug)]
+struct Find {
+    start: usize,
+    end: usize,
+    verdict: Verdict,
+}
+
+impl Find {
+    const fn new(start: usize, end: usize, family: Family) -> Self {
+        Self { start, end, verdict: Verdict::Take(family) }
+    }
+
+    /// Both finds as one, with what lies between them.
+    fn joined(self, other: Self) -> Self {
+        let verdict = if self.verdict == Verdict::Keep { other.verdict } else { self.verdict };
+        Self { start: self.start.min(other.start), end: self.end.max(other.end), verdict }
+    }
+}
+
+/// What a byte may begin, as bits.
+pub struct Triggers([u8; 256]);
+
+/// Looked at wherever it stands.
+const ANYWHERE: u8 = 1;
+/// Looked at where a word begins.
+const WORD_START: u8 = 2;
+/// Begins a replacement, or a text that the operator denies.
+const LITERAL: u8 = 4;
+
+impl Triggers {
+    /// The scanner's own triggers, and the first bytes of the policy's literals.
+    pub fn with(literals: impl Iterator<Item = u8>) -> Self {
+        let mut bits = [0; 256];
+        for byte in 0..=u8::MAX {
+            if card::may_begin(byte) || prefix::may_begin(byte) || auth::may_begin(byte) {
+                bits[usize::from(byte)] |= WORD_START;
+            }
+        }
+        for &byte in b"@%:=/\\-" {
+            bits[usize::from(byte)] |= ANYWHERE;
+        }
+        for byte in literals {
+            bits[usize::from(byte)] |= LITERAL;
+        }
+        Self(bits)
+    }
+}
+
+/// Takes secrets and personal data out of a text; borrows it when there are none.
+pub fn redact<'t>(policy: &Policy, text: &'t str) -> Cow<'t, str> {
+    let mut scan = Scan::new(policy, text);
+    let mut planned: Option<Find> = None;
+    let mut at = 0;
+    while at < text.len() {
+        if let Some(find) = planned.take_if(|find| find.start <= at) {
+            at = scan.settle(find);
+            continue;
+        }
+        let find = if scan.triggers(at) { scan.find(at) } else { None };
+        match (find, planned) {
+            (None, _) => at += 1,
+            (Some(find), Some(next)) if find.start > at || find.end > next.start => {
+                planned = Some(find.joined(next));
+            }
+            (Some(find), _) if find.start <= at => at = scan.settle(find),
+            (Some(find), _) => {
+                planned = Some(find);
+                at += 1;
+            }
+        }
+    }
+    scan.finish()
+}
+
+/// The same for the value of a key: one that is named like a secret loses its value whole.
+pub fn redact_named<'t>(policy: &Policy, key: &str, text: &'t str) -> Cow<'t, str> {
+    let secret = named::is_secret(key, text) && !policy.allows(text);
+    if secret && policy.replaced(text).is_none() {
+        return Cow::Owned(policy.replacement(Family::Secret).to_owned());
+    }
+    redact(policy, text)
+}
+
+/// A text being read.
+struct Scan<'p, 't> {
+    policy: &'p Policy,
+    text: &'t str,
+    bytes: &'t [u8],
+    /// What was read and written so far, where it differs from the text.
+    clean: String,
+    /// Where the text begins that was not copied to `clean`.
+    copied: usize,
+    /// End of the last find: nothing before it is looked at again.
+    floor: usize,
+    /// What a reader of the result sees before `floor`.
+    floor_byte: u8,
+    /// No token begins before here.
+    no_jwt_before: usize,
+}
+
+impl<'p, 't> Scan<'p, 't> {
+    fn new(policy: &'p Policy, text: &'t str) -> Self {
+        Self {
+            policy,
+            text,
+            bytes: text.as_bytes(),
+            clean: String::new(),
+            copied: 0,
+            floor: 0,
+            floor_byte: b' ',
+            no_jwt_before: 0,
+        }
+    }
+
+    /// Whether it is worth looking closer here.
+    fn triggers(&self, at: usize) -> bool {
+        let bits = self.policy.triggers.0[usize::from(self.bytes[at])];
+        bits & (ANYWHERE | LITERAL) != 0
+            || (bits & WORD_START != 0 && !self.before(at).is_ascii_alphanumeric())
+    }
+
+    /// What the trigger byte here belongs to.
+    fn find(&mut self, at: usize) -> Option<Find> {
+        if let Some(end) = self.mark(at) {
+            return Some(Find { start: at, end, verdict: Verdict::Keep });
+        }
+        if let Some(find) = self.denied(at) {
+            return Some(find);
+        }
+        match self.bytes[at] {
+            b'@' => email::find(self, at),
+            b'%' => email::find_encoded(self, at),
+            b':' => url::find(self, at).or_else(|| named::find(self, at)),
+            b'=' => named::find(self, at),
+            b'/' | b'\\' => home::find(self, at),
+            b'-' => pem::find(self, at),
+            // A literal's first byte, in the middle of a word.
+            _ if self.before(at).is_ascii_alphanumeric() => None,
+            b'0'..=b'9' => card::find(self, at),
+            _ => prefix::find(self, at).or_else(|| auth::find(self, at)),
+        }
+    }
+
+    /// Does what a find says. Returns where to read on.
+    fn settle(&mut self, find: Find) -> usize {
+        let Find { start, end, verdict } = find;
+        let replacement = match verdict {
+            Verdict::Take(_) if self.policy.allows(&self.text[start..end]) => None,
+            Verdict::Take(family) => Some(self.policy.replacement(family)),
+            Verdict::Tilde => Some("~"),
+            Verdict::Keep => None,
+        };
+        self.floor = end;
+        self.floor_byte = self.bytes[end - 1];
+        if let Some(replacement) = replacement {
+            self.clean.push_str(&self.text[self.copied..start]);
+            self.clean.push_str(replacement);
+            self.copied = end;
+            self.floor_byte = replacement.bytes().next_back().unwrap_or(b' ');
+        }
+        end
+    }
+
+    fn finish(mut self) -> Cow<'t, str> {
+        if self.copied == 0 {
+            return Cow::Borrowed(self.text);
+        }
+        self.clean.push_str(&self.text[self.copied..]);
+        Cow::Owned(self.clean)
+    }
+
+    /// The byte before, as a reader of the result sees it; a space at the beginning.
+    fn before(&self, at: usize) -> u8 {
+        if at == self.floor { self.floor_byte } else { self.bytes[at - 1] }
+    }
+
+    fn byte(&self, at: usize) -> Option<u8> {
+        self.bytes.get(at).copied()
+    }
+
+    fn rest(&self, at: usize) -> &'t [u8] {
+        self.bytes.get(at..).unwrap_or_default()
+    }
+
+    /// End of the replacement that stands here.
+    fn mark(&self, at: usize) -> Option<usize> {
+        let bits = self.policy.triggers.0[usize::from(self.byte(at)?)];
+        if bits & LITERAL == 0 {
+            return None;
+        }
+        self.policy.replaced(self.text.get(at..)?).map(|length| at + length)
+    }
+
+    /// What the operator denies, where no replacement stands in it.
+    fn denied(&self, at: usize) -> Option<Find> {
+        let bits = self.policy.triggers.0[usize::from(self.bytes[at])];
+        if bits & LITERAL == 0 {
+            return None;
+        }
+        let end = at + self.policy.denied(self.text.get(at..)?)?;
+        let whole = (at + 1..end).all(|inside| self.mark(inside).is_none());
+        whole.then_some(Find::new(at, end, Family::Denied))
+    }
+
+    /// End of the bytes from here on that satisfy a condition. A replacement ends them too.
+    fn run(&self, from: usize, wanted: impl Fn(u8) -> bool) -> usize {
+        let mut at = from;
+        while self.byte(at).is_some_and(&wanted) && self.mark(at).is_none() {
+            at += 1;
+        }
+        at
+    }
+
+    /// End of the blanks from here on, a few at most.
+    fn blanks(&self, from: usize) -> usize {
+        const BLANKS_MAX: usize = 4;
+        let blanks = self.rest(from).iter().take(BLANKS_MAX);
+        from + blanks.take_while(|&&byte| matches!(byte, b' ' | b'\t')).count()
+    }
+
+    /// Whether the text was cut here, so that what stands before may be half a secret.
+    fn is_cut(&self, at: usize) -> bool {
+        self.rest(at).starts_with("…".as_bytes()) || self.rest(at).starts_with(b"...")
+    }
+
+    /// `end` without the punctuation of the sentence around.
+    fn trimmed(&self, start: usize, end: usize) -> usize {
+        let around = ['.', ',', ';', ':', '!', '?', ')', ']', '}', '>', '|', '…'];
+        match self.text.get(start..end) {
+            Some(piece) => start + piece.trim_end_matches(around).len(),
+            None => end,
+        }
+    }
+}
+
+/// Whether letters and digits look drawn by chance rather than written by a person.
+fn looks_random(word: &[u8]) -> bool {
+    let digit = word.iter().any(u8::is_ascii_digit);
+    let letter = word.iter().any(u8::is_ascii_alphabetic);
+    let lower = word.iter().any(u8::is_ascii_lowercase);
+    let inner_upper = word.iter().skip(1).any(u8::is_ascii_uppercase);
+    (word.len() >= 8 && digit && letter)
+        || (word.len() >= 12 && lower && inner_upper)
+        || longest_run(word) >= 16
+}
+
+/// Most letters and digits in a row.
+fn longest_run(word: &[u8]) -> usize {
+    word.split(|byte| !byte.is_ascii_alphanumeric()).map(<[u8]>::len).max().unwrap_or(0)
+}

@@ -1,0 +1,152 @@
+//! Keys that their makers gave a prefix to be known by, and JSON Web Tokens. It never takes a name with
+//! such a prefix (`sk-learn-contrib`, `hf_hub_download`) for a key.
+
+use super::{Family, Find, Scan, longest_run};
+
+/// Bytes of a key that are looked at to tell it from a name.
+const LOOK_BYTES_MAX: usize = 64;
+
+/// A well-known prefix; how many bytes follow it at least; how many of them at least are letters and
+/// digits in a row.
+struct Prefix(&'static str, usize, usize);
+
+/// The prefixes by their first byte, longer ones first where one begins another.
+const fn prefixes(first: u8) -> &'static [Prefix] {
+    match first {
+        b's' => &[
+            Prefix("sk-ant-", 8, 6),
+            Prefix("sk-proj-", 12, 8),
+            Prefix("sk-or-v1-", 16, 16),
+            Prefix("sk-svcacct-", 12, 8),
+            Prefix("sk-", 16, 16),
+            Prefix("sk_live_", 12, 12),
+            Prefix("sk_test_", 12, 12),
+            Prefix("shpat_", 24, 24),
+            Prefix("shpss_", 24, 24),
+        ],
+        b'g' => &[
+            Prefix("ghp_", 16, 16),
+            Prefix("gho_", 16, 16),
+            Prefix("ghu_", 16, 16),
+            Prefix("ghs_", 16, 16),
+            Prefix("ghr_", 16, 16),
+            Prefix("github_pat_", 16, 16),
+            Prefix("glpat-", 16, 8),
+            Prefix("gldt-", 16, 8),
+            Prefix("glrt-", 16, 8),
+            Prefix("gsk_", 20, 20),
+            Prefix("glsa_", 20, 20),
+        ],
+        b'x' => &[
+            Prefix("xoxb-", 10, 6),
+            Prefix("xoxa-", 10, 6),
+            Prefix("xoxp-", 10, 6),
+            Prefix("xoxr-", 10, 6),
+            Prefix("xoxs-", 10, 6),
+            Prefix("xoxe-", 10, 6),
+            Prefix("xapp-", 10, 6),
+            Prefix("xai-", 20, 20),
+        ],
+        b'A' => &[Prefix("AKIA", 16, 16), Prefix("ASIA", 16, 16), Prefix("AIza", 30, 8)],
+        b'G' => &[Prefix("GOCSPX-", 16, 6)],
+        b'S' => &[Prefix("SG.", 30, 8)],
+        b'd' => &[Prefix("dop_v1_", 32, 32), Prefix("dckr_pat_", 16, 8)],
+        b'h' => &[Prefix("hf_", 20, 20), Prefix("hvs.", 20, 16)],
+        b'l' => &[Prefix("lin_api_", 20, 20)],
+        b'n' => &[Prefix("npm_", 20, 20), Prefix("nvapi-", 20, 12)],
+        b'p' => &[Prefix("pypi-", 16, 16), Prefix("pplx-", 20, 20)],
+        b'r' => &[Prefix("r8_", 20, 20), Prefix("rk_live_", 12, 12), Prefix("rpa_", 20, 20)],
+        b't' => &[Prefix("tskey-", 16, 8)],
+        b'w' => &[Prefix("whsec_", 16, 16)],
+        b'y' => &[Prefix("ya29.", 16, 8)],
+        _ => &[],
+    }
+}
+
+/// Whether a known key may begin with this byte.
+pub(super) const fn may_begin(byte: u8) -> bool {
+    byte == b'e' || !prefixes(byte).is_empty()
+}
+
+/// The key that begins here.
+pub(super) fn find(scan: &mut Scan, at: usize) -> Option<Find> {
+    if scan.bytes[at] == b'e' {
+        return find_jwt(scan, at);
+    }
+    let rest = scan.rest(at);
+    let known =
+        prefixes(scan.bytes[at]).iter().filter(|known| rest.starts_with(known.0.as_bytes()));
+    let end = known.filter_map(|known| key_end(scan, at, known)).next()?;
+    Some(Find::new(at, end, Family::ApiKey))
+}
+
+/// End of a key, if what follows its prefix is one.
+fn key_end(scan: &Scan, at: usize, known: &Prefix) -> Option<usize> {
+    let &Prefix(text, min, run) = known;
+    let start = at + text.len();
+    let upper_only = matches!(text, "AKIA" | "ASIA");
+    let dotted = text.ends_with('.');
+    let is_key = |byte: u8| match byte {
+        b'A'..=b'Z' | b'0'..=b'9' => true,
+        b'a'..=b'z' | b'_' | b'-' => !upper_only,
+        b'.' => dotted,
+        _ => false,
+    };
+    let look = scan.rest(start).iter().take(LOOK_BYTES_MAX).take_while(|&&byte| is_key(byte));
+    let look = &scan.rest(start)[..look.count()];
+    let whole = look.len() >= min && longest_run(look) >= run;
+    if !whole && !(look.len() >= 2 && scan.is_cut(start + look.len())) {
+        return None;
+    }
+    let end = scan.run(start, is_key);
+    // An access key id has its length, and ends there.
+    if upper_only && whole && (end - start != min || goes_on(scan, end)) {
+        return None;
+    }
+    Some(scan.trimmed(start, end))
+}
+
+fn goes_on(scan: &Scan, at: usize) -> bool {
+    scan.byte(at).is_some_and(|byte| byte.is_ascii_lowercase() || byte == b'_')
+}
+
+/// A JSON Web Token: header, payload and signature in base64url. One that is cut counts as well.
+fn find_jwt(scan: &mut Scan, at: usize) -> Option<Find> {
+    if at < scan.no_jwt_before || !scan.rest(at).starts_with(b"eyJ") {
+        return None;
+    }
+    let header = scan.run(at, is_base64url);
+    let found = jwt_end(scan, at, header);
+    if found.is_none() {
+        // No start further on in this part can do better.
+        scan.no_jwt_before = header;
+    }
+    found.map(|end| Find::new(at, end, Family::Jwt))
+}
+
+fn jwt_end(scan: &Scan, at: usize, header: usize) -> Option<usize> {
+    if header - at < 8 {
+        return None;
+    }
+    if scan.is_cut(header) {
+        return Some(header);
+    }
+    if scan.byte(header) != Some(b'.') {
+        return None;
+    }
+    let payload = scan.run(header + 1, is_base64url);
+    let cut = scan.is_cut(payload);
+    let signed =
+        scan.byte(payload) == Some(b'.') && scan.byte(payload + 1).is_some_and(is_base64url);
+    let long = payload - header > 4;
+    let nested = scan.rest(header + 1).starts_with(b"eyJ");
+    if !cut && !(long && (signed || nested)) {
+        return None;
+    }
+    let end = scan.run(payload, |byte| is_base64url(byte) || byte == b'.');
+    Some(scan.trimmed(at, end))
+}
+
+fn is_base64url(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
+}

@@ -1,0 +1,75 @@
+//! Passwords in URLs: `scheme://user:password@host`. The scheme, the user and the host stay.
+
+use super::{Family, Find, Scan};
+
+/// How far behind the first slash the `@` of a password that holds slashes is looked for.
+const SLASHED_BYTES_MAX: usize = 256;
+
+/// Where the parts of an authority stand.
+#[derive(Default)]
+struct Authority {
+    colon: Option<usize>,
+    at_sign: Option<usize>,
+    end: usize,
+}
+
+/// The password in the URL whose `://` stands here.
+pub(super) fn find(scan: &Scan, at: usize) -> Option<Find> {
+    if !scan.rest(at).starts_with(b"://") {
+        return None;
+    }
+    let from = at + 3;
+    let Authority { colon, at_sign, end } = authority(scan, from);
+    let start = colon? + 1;
+    let end = match at_sign {
+        Some(at_sign) => at_sign,
+        None if looks_like_a_port(scan, from, start) => return None,
+        None if scan.is_cut(end) => end,
+        None => behind_a_slash(scan, end)?,
+    };
+    (start < end && scan.mark(start).is_none()).then_some(Find::new(start, end, Family::Password))
+}
+
+/// Reads up to the path. What stands in a replacement does not count.
+fn authority(scan: &Scan, from: usize) -> Authority {
+    let mut found = Authority { end: from, ..Authority::default() };
+    while let Some(byte) = scan.byte(found.end) {
+        let here = found.end;
+        if let Some(end) = scan.mark(here) {
+            found.end = end;
+            continue;
+        }
+        match byte {
+            b'@' => found.at_sign = Some(here),
+            b':' if found.colon.is_none() => found.colon = Some(here),
+            _ if !is_authority(byte) || scan.is_cut(here) => break,
+            _ => {}
+        }
+        found.end += 1;
+    }
+    // A colon behind the `@` is the port's.
+    if let (Some(colon), Some(at_sign)) = (found.colon, found.at_sign)
+        && colon > at_sign
+    {
+        found.colon = None;
+    }
+    found
+}
+
+fn is_authority(byte: u8) -> bool {
+    byte > b' ' && !matches!(byte, b'/' | b'?' | b'#' | b'"' | b'\'' | b'`' | b'<' | b'>' | b'\\')
+}
+
+fn looks_like_a_port(scan: &Scan, from: usize, start: usize) -> bool {
+    scan.byte(from) == Some(b'[') || scan.byte(start).is_none_or(|byte| byte.is_ascii_digit())
+}
+
+/// A password that was written with slashes unescaped: up to its `@`.
+fn behind_a_slash(scan: &Scan, from: usize) -> Option<usize> {
+    let window = scan.rest(from).iter().take(SLASHED_BYTES_MAX);
+    let length = window
+        .take_while(|&&byte| byte != b'@' && (is_authority(byte) || b"/?#".contains(&byte)))
+        .count();
+    let end = from + length;
+    (scan.byte(end) == Some(b'@') && (from..end).all(|at| scan.mark(at).is_none())).then_some(end)
+}

@@ -1,0 +1,14 @@
+//! The integration tests: the real binary on port 0, spoken to as its users speak to it. A module a
+//! promise; most run on a tiny random model, a few on the real one.
+
+#[path = "../support/gguf.rs"]
+mod gguf;
+#[path = "../support/worker.rs"]
+mod worker;
+
+mod bad_input;
+mod facts;
+mod filters;
+mod real_model;
+mod stream;
+mod tidy;
