@@ -35,77 +35,12 @@ const SECRET: &[&str] = &[
 /// Words that make a name a secret's only if its value looks like one; they stand for themselves.
 const MAYBE: &[&str] = &["pass", "auth", "sig", "signature", "session", "sessionid", "jwt"];
 /// Words that make a token one of the model's.
-const OF_TEXT: &[&str] = &[
-    "first",
-    "last",
-    "next",
-    "per",
-    "max",
-    "min",
-    "eos",
-    "bos",
-    "pad",
-    "unk",
-    "sep",
-    "cls",
-    "mask",
-    "stop",
-    "start",
-    "end",
-    "special",
-    "each",
-    "by",
-    "prompt",
-    "output",
-    "input",
-    "unexpected",
-];
+const OF_TEXT: &str = "first last next per max min eos bos pad unk sep cls mask stop start end special each by \
+    prompt output input unexpected";
 /// Words that stand behind a colon without being a secret.
-const PROSE: &[&str] = &[
-    "a",
-    "an",
-    "and",
-    "are",
-    "at",
-    "can",
-    "cannot",
-    "could",
-    "disabled",
-    "enabled",
-    "empty",
-    "expected",
-    "false",
-    "for",
-    "has",
-    "hidden",
-    "in",
-    "invalid",
-    "is",
-    "missing",
-    "must",
-    "no",
-    "none",
-    "not",
-    "null",
-    "of",
-    "optional",
-    "or",
-    "redacted",
-    "required",
-    "should",
-    "some",
-    "the",
-    "to",
-    "too",
-    "true",
-    "undefined",
-    "unknown",
-    "unset",
-    "was",
-    "will",
-    "with",
-    "wrong",
-];
+const PROSE: &str = "a an and are at can cannot could disabled enabled empty expected false for has hidden in \
+    invalid is missing must no none not null of optional or redacted required should some \
+    the to too true undefined unknown unset was will with wrong";
 /// Schemes of an `Authorization` header.
 const SCHEMES: &[&str] = &["bearer", "basic", "token", "apikey", "negotiate", "ntlm", "key"];
 /// Schemes whose credentials reach to the end of the line.
@@ -233,7 +168,7 @@ fn kind_of(name: &[u8]) -> Option<Kind> {
         return Some(Kind::Secret);
     }
     if let Some(before) = name.before("token") {
-        let of_text = OF_TEXT.iter().any(|word| before.ends_with(word.as_bytes()));
+        let of_text = OF_TEXT.split(' ').any(|word| before.ends_with(word.as_bytes()));
         return (!of_text).then_some(Kind::Token);
     }
     MAYBE.iter().any(|word| name.has_word(word)).then_some(Kind::Maybe)
@@ -298,7 +233,7 @@ fn authorization(scan: &Scan, value: Value) -> Option<Find> {
         let start = scan.blanks(word);
         let end = if fields { line_end(scan, start) } else { scan.run(start, is_word) };
         (start, scan.trimmed(start, end))
-    } else if PROSE.contains(&scheme.as_str()) {
+    } else if is_prose(&scheme) {
         return None;
     } else {
         (value.start, scan.trimmed(value.start, word))
@@ -306,10 +241,14 @@ fn authorization(scan: &Scan, value: Value) -> Option<Find> {
     (start < end).then_some(Find::new(start, end, Family::Credential))
 }
 
+fn is_prose(word: &str) -> bool {
+    PROSE.split(' ').any(|prose| prose == word)
+}
+
 /// Whether a value under such a name is a secret.
 fn is_value(kind: Kind, link: Link, quoted: bool, value: &str) -> bool {
     let lower = value.to_ascii_lowercase();
-    if PROSE.contains(&lower.as_str()) || value.bytes().all(|byte| byte == b'*') {
+    if is_prose(&lower) || value.bytes().all(|byte| byte == b'*') {
         return false;
     }
     if kind == Kind::Secret {

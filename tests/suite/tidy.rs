@@ -1,0 +1,65 @@
+//! Promise: the house stays in order. Layers use only what stands before them; files open by saying
+//! what they are; nothing is left undone on main.
+
+use std::path::{Path, PathBuf};
+
+/// The rooms in order; a room may use those before it.
+const LAYERS: [&str; 11] = [
+    "limits", "error", "private", "narration", "filter", "delivery", "job", "engine", "http", "config",
+    "worker",
+];
+
+fn sources() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("src can be read") {
+            let path = entry.expect("src can be read").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).expect("sources are UTF-8");
+                found.push((path, text));
+            }
+        }
+    }
+    found
+}
+
+fn room(path: &Path) -> String {
+    let inside = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let first = inside.expect("it lies in src").iter().next().expect("it has a name");
+    first.to_string_lossy().trim_end_matches(".rs").to_owned()
+}
+
+#[test]
+fn layers_use_only_what_stands_before_them() {
+    for (path, text) in sources() {
+        let Some(own) = LAYERS.iter().position(|layer| *layer == room(&path)) else { continue };
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for later in &LAYERS[own + 1..] {
+            assert!(!code.contains(&format!("crate::{later}")), "{} uses {later}", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    for (path, text) in sources() {
+        assert!(text.starts_with("//! "), "{} does not open with what it is", path.display());
+        assert!(text.lines().count() <= 480, "{} has grown too long", path.display());
+    }
+}
+
+#[test]
+fn nothing_is_left_undone() {
+    for (path, text) in sources() {
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        if path.file_name().is_some_and(|name| name == "tests.rs") {
+            continue;
+        }
+        for mark in [".unwrap()", "todo!(", "unimplemented!(", "TODO", "FIXME", "dbg!("] {
+            assert!(!code.contains(mark), "{} has {mark}", path.display());
+        }
+    }
+}
