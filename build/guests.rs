@@ -35,7 +35,8 @@ fn compile(out: &Path) -> Result<PathBuf, String> {
         .args(["--manifest-path", "filters/Cargo.toml", "--target-dir"])
         .arg(&target_dir);
     // What cargo sets for the worker's own build must not reach the guests'.
-    for name in ["CARGO_ENCODED_RUSTFLAGS", "RUSTFLAGS", "RUSTC_WORKSPACE_WRAPPER", "RUSTC_WRAPPER"] {
+    for name in ["CARGO_ENCODED_RUSTFLAGS", "RUSTFLAGS", "RUSTC_WORKSPACE_WRAPPER", "RUSTC_WRAPPER"]
+    {
         cargo.env_remove(name);
     }
     let output = cargo.output().map_err(|e| format!("cargo can't be run for filters/: {e}"))?;

@@ -96,7 +96,11 @@ fn define(code: &mut String, resolve: &Resolve, def: &TypeDef) -> Result<(), Str
             for case in &cases.cases {
                 docs(code, &case.docs, "        ");
                 let case = &case.name;
-                let _ = write!(code, "        #[component(name = \"{case}\")]\n        {},\n", camel(case));
+                let _ = write!(
+                    code,
+                    "        #[component(name = \"{case}\")]\n        {},\n",
+                    camel(case)
+                );
             }
             code.push_str("    }\n");
             impl_sample(code, &rust, &format!("{rust}::{}", camel(&cases.cases[0].name)));
@@ -106,7 +110,11 @@ fn define(code: &mut String, resolve: &Resolve, def: &TypeDef) -> Result<(), Str
             let _ = writeln!(code, "    wasmtime::component::flags!({rust} {{");
             for flag in &flags.flags {
                 let constant = snake(&flag.name).to_uppercase();
-                let _ = writeln!(code, "        #[component(name = \"{}\")] const {constant};", flag.name);
+                let _ = writeln!(
+                    code,
+                    "        #[component(name = \"{}\")] const {constant};",
+                    flag.name
+                );
             }
             code.push_str("    });\n");
         }
@@ -172,7 +180,9 @@ fn sample_of(resolve: &Resolve, ty: &Type, field: &str) -> String {
         Type::Id(id) => match &resolve.types[*id].kind {
             TypeDefKind::Option(inner) => format!("Some({})", sample_of(resolve, inner, field)),
             TypeDefKind::List(inner) => format!("vec![{}]", sample_of(resolve, inner, field)),
-            TypeDefKind::Flags(_) => format!("{}::all()", type_name(resolve, ty).unwrap_or_default()),
+            TypeDefKind::Flags(_) => {
+                format!("{}::all()", type_name(resolve, ty).unwrap_or_default())
+            }
             _ => format!("{}::sample()", type_name(resolve, ty).unwrap_or_default()),
         },
         _ => "42".into(),
@@ -235,7 +245,12 @@ fn camel(kebab: &str) -> String {
         .split('-')
         .map(|word| {
             let mut chars = word.chars();
-            chars.next().map(|c| c.to_ascii_uppercase()).into_iter().chain(chars).collect::<String>()
+            chars
+                .next()
+                .map(|c| c.to_ascii_uppercase())
+                .into_iter()
+                .chain(chars)
+                .collect::<String>()
         })
         .collect()
 }

@@ -94,7 +94,8 @@ pub struct Config {
 impl ServeFlags {
     /// Checks everything and fills in what was left open; `terminal` says whether a person reads stdout.
     pub fn validate(self, terminal: bool) -> Result<Config> {
-        let worker_id = self.worker_id.unwrap_or_else(|| format!("worker-{}", uuid::Uuid::now_v7()));
+        let worker_id =
+            self.worker_id.unwrap_or_else(|| format!("worker-{}", uuid::Uuid::now_v7()));
         let sound = |b: u8| b.is_ascii_alphanumeric() || b"._:-".contains(&b);
         if worker_id.is_empty()
             || worker_id.len() > WORKER_ID_BYTES_MAX

@@ -137,11 +137,8 @@ mod tests {
             frame,
             "data: {\"type\":\"token\",\"t\":\"a\\n\\\"b\",\"i\":0}\nid: 1\nevent: token\nretry: 1000\n\n"
         );
-        let end = Event::Error(Failure {
-            code: Code::VramOom,
-            message: "full".into(),
-            retriable: true,
-        });
+        let end =
+            Event::Error(Failure { code: Code::VramOom, message: "full".into(), retriable: true });
         let text = String::from_utf8_lossy(&event(2, &end)).into_owned();
         assert!(text.contains("\"type\":\"error\",\"code\":\"VRAM_OOM\""), "{text}");
         assert!(!text.contains("retry:"), "{text}");

@@ -1,6 +1,7 @@
 //! A job's log: its finished frames, append-only. Every reader is an index into it, so back-pressure,
 //! resume and replay are one mechanism. Waits for nobody.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use crate::limits::FRAMES_BESIDE_TOKENS_MAX;
 /// The frames of one job, from `started` to its one terminal frame.
 pub struct JobLog {
     frames: Mutex<Frames>,
+    readers: AtomicUsize,
     changed: watch::Sender<usize>,
 }
 
@@ -26,7 +28,7 @@ impl JobLog {
     /// An empty log.
     pub fn new() -> Arc<Self> {
         let changed = watch::Sender::new(0);
-        Arc::new(JobLog { frames: Mutex::default(), changed })
+        Arc::new(JobLog { frames: Mutex::default(), readers: AtomicUsize::new(0), changed })
     }
 
     /// Appends the frame that `make` builds for its number. After the terminal frame nothing follows.
@@ -77,7 +79,13 @@ impl JobLog {
 
     /// A reader that has read the first `after` frames already.
     pub fn reader(self: &Arc<Self>, after: usize) -> Reader {
+        self.readers.fetch_add(1, Ordering::AcqRel);
         Reader { log: Arc::clone(self), next: after, changed: self.changed.subscribe() }
+    }
+
+    /// Whether nobody reads it any more.
+    pub fn unread(&self) -> bool {
+        self.readers.load(Ordering::Acquire) == 0
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Frames> {
@@ -90,6 +98,12 @@ pub struct Reader {
     log: Arc<JobLog>,
     next: usize,
     changed: watch::Receiver<usize>,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.log.readers.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Reader {

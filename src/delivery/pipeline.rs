@@ -279,7 +279,11 @@ impl LaneWorker {
         match chain.narrate(instances, &context, narration, &mut tell) {
             Verdict::Dropped => None,
             Verdict::Withheld(withheld) => {
-                self.stdout.withheld(&context, &withheld, &wire::withheld_line(&context, &withheld));
+                self.stdout.withheld(
+                    &context,
+                    &withheld,
+                    &wire::withheld_line(&context, &withheld),
+                );
                 None
             }
             Verdict::Deliver(narration) => {

@@ -92,7 +92,9 @@ impl Stdout {
 
     /// What was lost since the last call, provided that there is room again to tell of it.
     pub fn take_lost(&self) -> Option<u64> {
-        if self.lost.load(Ordering::Relaxed) == 0 || self.lock().waiting.len() > STDOUT_LINES_MAX / 2 {
+        if self.lost.load(Ordering::Relaxed) == 0
+            || self.lock().waiting.len() > STDOUT_LINES_MAX / 2
+        {
             return None;
         }
         Some(self.lost.swap(0, Ordering::Relaxed)).filter(|lost| *lost > 0)

@@ -53,9 +53,9 @@ pub fn load(
     let gguf = Gguf::read(path)?;
     let architecture = gguf.architecture()?.to_owned();
     if architecture != "llama" {
-        return Err(gguf.error(format_args!(
-            "its architecture is {architecture}; this worker runs: llama"
-        )));
+        return Err(
+            gguf.error(format_args!("its architecture is {architecture}; this worker runs: llama"))
+        );
     }
     let tokenizer = Tokenizer::from_gguf(&gguf)?;
     let template = gguf

@@ -140,8 +140,10 @@ impl Engine {
         let plan: Vec<(usize, usize, bool)> =
             chunks.iter().map(|c| (c.slot, c.tokens.len(), c.logits)).collect();
         let decoder = &mut self.decoder;
-        let result = catch_unwind(AssertUnwindSafe(|| decoder.step(&chunks)))
-            .unwrap_or_else(|_| Err(Error::new(Kind::Inference, "the model's computation panicked")));
+        let result =
+            catch_unwind(AssertUnwindSafe(|| decoder.step(&chunks))).unwrap_or_else(|_| {
+                Err(Error::new(Kind::Inference, "the model's computation panicked"))
+            });
         drop(chunks);
         self.pulse.steps.fetch_add(1, Ordering::Relaxed);
         self.pulse.resident_bytes.store(self.decoder.resident_bytes(), Ordering::Relaxed);
@@ -293,7 +295,9 @@ impl Slot {
 
     /// Tokens a second since the first one, which took no decoding.
     fn rate(&self) -> f64 {
-        fact::rounded(f64::from(self.generated.saturating_sub(1)) / self.decode_time().as_secs_f64())
+        fact::rounded(
+            f64::from(self.generated.saturating_sub(1)) / self.decode_time().as_secs_f64(),
+        )
     }
 
     fn complete(&mut self, reason: StopReason, stop: Option<usize>, pulse: &Pulse) {
@@ -310,7 +314,9 @@ impl Slot {
         feed.tell(Fact::InferenceCompleted(InferenceCompleted {
             prompt_tokens: count(self.prompt_tokens()),
             tokens_out: self.generated,
-            time_to_first_token_ms: fact::millis(first.saturating_duration_since(self.job.accepted)),
+            time_to_first_token_ms: fact::millis(
+                first.saturating_duration_since(self.job.accepted),
+            ),
             decode_ms: fact::millis(self.decode_time()),
             tokens_per_second: rate,
             stop_reason: reason,

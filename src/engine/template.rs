@@ -87,15 +87,13 @@ impl ChatTemplate {
 
     fn context(&self, messages: &[Message]) -> Value {
         let message = |message: &Message| {
-            Value::from_iter([("role", &message.role), ("content", &message.content)].map(
-                |(key, text)| (Value::from(key), Value::from(text.as_str())),
-            ).into_iter().collect::<std::collections::BTreeMap<_, _>>())
+            minijinja::context! { role => message.role.as_str(), content => message.content.as_str() }
         };
         minijinja::context! {
             messages => messages.iter().map(message).collect::<Vec<_>>(),
             add_generation_prompt => true,
-            bos_token => self.bos,
-            eos_token => self.eos,
+            bos_token => self.bos.as_str(),
+            eos_token => self.eos.as_str(),
             tools => (),
             documents => (),
         }
@@ -126,7 +124,9 @@ impl ChatTemplate {
 fn unusable(problem: impl std::fmt::Display) -> Error {
     Error::new(
         Kind::Model,
-        format!("the model's chat template can't be used: {problem}; take a model with another one"),
+        format!(
+            "the model's chat template can't be used: {problem}; take a model with another one"
+        ),
     )
 }
 

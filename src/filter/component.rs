@@ -39,11 +39,10 @@ impl Component {
         let component = wasmtime::component::Component::from_binary(host.engine(), &bytes)
             .map_err(|e| Failure(format!("is no valid component: {}", first_line(&e))))?;
         check_contract(host, &component)?;
-        let pre = host
-            .linker()
-            .instantiate_pre(&component)
-            .and_then(NarrationFilterPre::new)
-            .map_err(|e| Failure(format!("does not fit the contract {CONTRACT}: {}", first_line(&e))))?;
+        let pre =
+            host.linker().instantiate_pre(&component).and_then(NarrationFilterPre::new).map_err(
+                |e| Failure(format!("does not fit the contract {CONTRACT}: {}", first_line(&e))),
+            )?;
         let mut instance = Instance::bare(host, &pre, &"filter".into(), FILTER_MEMORY_MIB)?;
         let description = instance.describe()?;
         let kinds = description.kinds.as_ref().map(|kinds| kinds.iter().cloned().collect());
@@ -159,7 +158,9 @@ fn as_component(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Failure> {
             .module(bytes)
             .and_then(|mut encoder| encoder.encode())
             .map(Cow::Owned)
-            .map_err(|e| Failure(format!("is a core module that can't be made a component: {e:#}"))),
+            .map_err(|e| {
+                Failure(format!("is a core module that can't be made a component: {e:#}"))
+            }),
         _ => Err(Failure(format!(
             "is no WebAssembly: expected a component or a core module, found {} bytes that begin otherwise",
             bytes.len()
@@ -168,10 +169,7 @@ fn as_component(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Failure> {
 }
 
 /// Finds the version of the contract that the component was built for, and refuses others.
-fn check_contract(
-    host: &Host,
-    component: &wasmtime::component::Component,
-) -> Result<(), Failure> {
+fn check_contract(host: &Host, component: &wasmtime::component::Component) -> Result<(), Failure> {
     let ty = component.component_type();
     let exports: Vec<&str> = ty.exports(host.engine()).map(|(name, _)| name).collect();
     let Some(version) = exports.iter().find_map(|name| name.strip_prefix(INTERFACE)) else {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{
-    Config, Engine, EngineWeak, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, Store,
-    StoreLimits, StoreLimitsBuilder, UpdateDeadline,
+    Config, Engine, EngineWeak, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
+    Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline,
 };
 
 use crate::error::{Error, Kind, Result};
@@ -55,10 +55,14 @@ impl Host {
         let engine = Engine::new(&config(true))
             // Where address space is limited, instances come from the system one by one.
             .or_else(|_| Engine::new(&config(false)))
-            .map_err(|e| Error::new(Kind::Internal, "the WebAssembly engine can't start").because(e))?;
+            .map_err(|e| {
+                Error::new(Kind::Internal, "the WebAssembly engine can't start").because(e)
+            })?;
         let mut linker = Linker::new(&engine);
         bindings::rbees::narration::log::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)
-            .map_err(|e| Error::new(Kind::Internal, "the filters' import can't be set up").because(e))?;
+            .map_err(|e| {
+                Error::new(Kind::Internal, "the filters' import can't be set up").because(e)
+            })?;
         let ticker = Arc::new(Ticker::default());
         spawn_ticker(Arc::clone(&ticker), engine.weak())?;
         Ok(Host { engine, linker, ticker })
@@ -83,7 +87,8 @@ impl Host {
     /// A fresh store for one instance of `filter` with at most `memory_mib` of memory.
     pub fn store(&self, filter: &Arc<str>, memory_mib: u64) -> Store<State> {
         let bytes = usize::try_from(memory_mib << 20).unwrap_or(usize::MAX);
-        let limits = StoreLimitsBuilder::new().memory_size(bytes).trap_on_grow_failure(true).build();
+        let limits =
+            StoreLimitsBuilder::new().memory_size(bytes).trap_on_grow_failure(true).build();
         let state = State {
             filter: Arc::clone(filter),
             limits,

@@ -90,20 +90,26 @@ const fn yes() -> bool {
 pub fn read(folder: Option<&Path>) -> Result<Vec<Spec>, Failure> {
     let Some(folder) = folder else { return Ok(defaults()) };
     let manifest = folder.join(FILE);
-    let specs = if manifest.exists() { from_file(folder, &manifest)? } else { from_folder(folder)? };
+    let specs =
+        if manifest.exists() { from_file(folder, &manifest)? } else { from_folder(folder)? };
     if specs.len() > FILTERS_MAX {
         return Err(Failure(format!("{} filters; a chain has at most {FILTERS_MAX}", specs.len())));
     }
     if let Some(twice) = specs.iter().enumerate().find_map(|(at, spec)| {
         specs[..at].iter().any(|other| other.name == spec.name).then_some(&spec.name)
     }) {
-        return Err(Failure(format!("two filters are named {twice}; give one of them another `name`")));
+        return Err(Failure(format!(
+            "two filters are named {twice}; give one of them another `name`"
+        )));
     }
     Ok(specs)
 }
 
 fn defaults() -> Vec<Spec> {
-    builtin::NAMES.iter().map(|name| plain((*name).into(), Source::Builtin((*name).into()))).collect()
+    builtin::NAMES
+        .iter()
+        .map(|name| plain((*name).into(), Source::Builtin((*name).into())))
+        .collect()
 }
 
 fn plain(name: String, source: Source) -> Spec {
@@ -138,7 +144,9 @@ fn from_folder(folder: &Path) -> Result<Vec<Spec>, Failure> {
 fn from_file(folder: &Path, manifest: &Path) -> Result<Vec<Spec>, Failure> {
     let size = std::fs::metadata(manifest).map_or(0, |meta| meta.len());
     if size > MANIFEST_BYTES_MAX {
-        return Err(Failure(format!("{FILE} has {size} bytes; at most {MANIFEST_BYTES_MAX} are read")));
+        return Err(Failure(format!(
+            "{FILE} has {size} bytes; at most {MANIFEST_BYTES_MAX} are read"
+        )));
     }
     let text = std::fs::read_to_string(manifest)
         .map_err(|e| Failure(format!("{} can't be read: {e}", manifest.display())))?;
@@ -162,7 +170,8 @@ fn spec(folder: &Path, place: usize, table: Table) -> Result<Spec, Failure> {
     let wrong = |what: String| Failure(format!("{FILE}, filter {place}: {what}"));
     let (source, otherwise) = match (table.path, table.builtin) {
         (Some(path), None) => {
-            let stem = path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
+            let stem =
+                path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
             (Source::File(folder.join(path)), stem)
         }
         (None, Some(name)) if builtin::component(&name).is_some() => {
@@ -180,7 +189,9 @@ fn spec(folder: &Path, place: usize, table: Table) -> Result<Spec, Failure> {
     }
     let memory_mib = table.memory.unwrap_or(FILTER_MEMORY_MIB);
     if !(1..=FILTER_MEMORY_MIB_MAX).contains(&memory_mib) {
-        return Err(wrong(format!("`memory` is 1 to {FILTER_MEMORY_MIB_MAX} MiB, not {memory_mib}")));
+        return Err(wrong(format!(
+            "`memory` is 1 to {FILTER_MEMORY_MIB_MAX} MiB, not {memory_mib}"
+        )));
     }
     let config = serde_json::to_string(&table.config)
         .map_err(|e| wrong(format!("`config` can't be written as JSON: {e}")))?;

@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
+use super::builtin;
 use super::chain::{Chain, Entry, OnFailure};
 use super::component::{Component, Failure, digest};
 use super::host::Host;
 use super::manifest::{self, Source, Spec};
-use super::builtin;
 use crate::error::{Error, Kind, Result};
 use crate::limits::FILTER_FILE_BYTES_MAX;
 use crate::narration::facts::{FilterLoaded, FilterRejected};
@@ -38,13 +38,7 @@ impl Chains {
     /// An empty holder: until [`Chains::reload`], narrations pass unworded.
     pub fn new(host: Arc<Host>, folder: Option<PathBuf>) -> Self {
         let current = ArcSwap::from_pointee(Chain::new(Arc::clone(&host), Vec::new(), 0));
-        Chains {
-            host,
-            folder,
-            current,
-            generations: AtomicU64::new(0),
-            reloading: Mutex::new(()),
-        }
+        Chains { host, folder, current, generations: AtomicU64::new(0), reloading: Mutex::new(()) }
     }
 
     /// The chain in service.
@@ -183,7 +177,9 @@ fn same(a: &Entry, b: &Entry) -> bool {
 fn read_file(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
     let size = std::fs::metadata(path).map_err(|e| Failure(format!("can't be read: {e}")))?.len();
     if size > FILTER_FILE_BYTES_MAX {
-        return Err(Failure(format!("has {size} bytes; at most {FILTER_FILE_BYTES_MAX} are loaded")));
+        return Err(Failure(format!(
+            "has {size} bytes; at most {FILTER_FILE_BYTES_MAX} are loaded"
+        )));
     }
     std::fs::read(path).map_err(|e| Failure(format!("can't be read: {e}")))
 }

@@ -54,7 +54,9 @@ fn watch(folder: &Path, hint: mpsc::SyncSender<()>) -> Option<notify::Recommende
     .ok()?;
     watcher
         .watch(folder, RecursiveMode::NonRecursive)
-        .inspect_err(|error| tracing::warn!(%error, "no file events: changes of filters are polled"))
+        .inspect_err(
+            |error| tracing::warn!(%error, "no file events: changes of filters are polled"),
+        )
         .ok()?;
     Some(watcher)
 }

@@ -83,8 +83,7 @@ impl Guarded {
             return polled;
         }
         let until = Instant::now() + Duration::from_millis(WRITE_STALL_MS_MAX);
-        let clock =
-            self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        let clock = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
         std::task::ready!(clock.as_mut().poll(context));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the reader does not read")))
     }

@@ -14,17 +14,18 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt as _;
 
 use super::problem::Problem;
-use super::request::{Execute, OnDisconnect, Prompt, Violation, parse_execute};
+use super::request::{Execute, Prompt, Violation, parse_execute};
 use super::{App, Model};
 use crate::delivery::frame::{self, Event};
 use crate::delivery::{Feed, JobLog, Reader};
 use crate::error::Kind;
-use crate::job::{Cancel, Job, Record, Refused, Wish};
+use crate::job::{Cancel, Job, OnDisconnect, Record, Refused, Wish};
 use crate::limits::{
     BODY_BYTES_MAX, BODY_MS_MAX, KEEP_ALIVE_MS, REPLY_NARRATION_MS, VIOLATIONS_MAX,
 };
 use crate::narration::facts::{
-    self, CancelledBy, PromptTokenized, RequestAccepted, RequestQueued, RequestRejected, WorkerState,
+    self, CancelledBy, PromptTokenized, RequestAccepted, RequestQueued, RequestRejected,
+    WorkerState,
 };
 use crate::narration::{Fact, Scope, fact, wire};
 
@@ -52,7 +53,8 @@ pub async fn reject(app: &App, scope: &Scope, problem: Problem) -> Problem {
     if violations.len() > VIOLATIONS_MAX {
         let more = violations.len() - (VIOLATIONS_MAX - 1);
         violations.truncate(VIOLATIONS_MAX - 1);
-        violations.push(facts::Violation { field: "…".into(), constraint: format!("{more} more") });
+        violations
+            .push(facts::Violation { field: "…".into(), constraint: format!("{more} more") });
     }
     let status = problem.status().as_u16();
     let fact = Fact::RequestRejected(RequestRejected { status, violations });
@@ -105,7 +107,8 @@ async fn begin(app: &Arc<App>, scope: &Scope, request: Request) -> Result<Respon
     check_fit(model, &wish, tokens.len())?;
     let job_id = job_id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
     let (log, cancel) = (JobLog::new(), Cancel::default());
-    if !app.jobs.insert(&job_id, Record { log: Arc::clone(&log), cancel: cancel.clone() }) {
+    let record = Record { log: Arc::clone(&log), cancel: cancel.clone(), on_disconnect };
+    if !app.jobs.insert(&job_id, record.clone()) {
         return Err(Problem::new(StatusCode::CONFLICT, "a job of that id is known already"));
     }
     let scope = Scope { job_id: Some(job_id.clone()), ..scope.clone() };
@@ -121,7 +124,7 @@ async fn begin(app: &Arc<App>, scope: &Scope, request: Request) -> Result<Respon
         prompt: tokens,
         prompt_chars: u32::try_from(chars).unwrap_or(u32::MAX),
         wish,
-        cancel: cancel.clone(),
+        cancel,
         deadline: accepted + timeout,
         accepted,
     };
@@ -138,15 +141,12 @@ async fn begin(app: &Arc<App>, scope: &Scope, request: Request) -> Result<Respon
             )
             .retry_after(1),
             Refused::Closed => {
-                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the worker shuts down").retry_after(5)
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the worker shuts down")
+                    .retry_after(5)
             }
         });
     }
-    let gone = match on_disconnect {
-        OnDisconnect::Cancel => Gone::Cancel(cancel),
-        OnDisconnect::Continue => Gone::Nothing,
-    };
-    Ok(event_stream(log.reader(0), gone))
+    Ok(event_stream(record, 0))
 }
 
 fn started(log: &JobLog, job_id: &str, model: &str, seed: u64) {
@@ -185,20 +185,16 @@ fn tell_acceptance(
 }
 
 /// The prompt as tokens, with its length in characters and the time it took.
-async fn tokenize(
-    model: &Model,
-    prompt: Prompt,
-) -> Result<(Vec<u32>, usize, Duration), Problem> {
+async fn tokenize(model: &Model, prompt: Prompt) -> Result<(Vec<u32>, usize, Duration), Problem> {
     let language = Arc::clone(&model.language);
     let work = move || {
         let began = Instant::now();
         let (mut tokens, chars) = match prompt {
-            Prompt::Text(text) => {
-                (language.tokenizer.encode(text.expose(), false)?, text.chars())
-            }
+            Prompt::Text(text) => (language.tokenizer.encode(text.expose(), false)?, text.chars()),
             Prompt::Chat(messages) => {
                 let Some(template) = &language.template else {
-                    let what = "this model has no chat template; send `prompt` in place of `messages`";
+                    let what =
+                        "this model has no chat template; send `prompt` in place of `messages`";
                     return Err(crate::error::Error::new(Kind::Request, what));
                 };
                 let chars = messages.iter().map(|m| m.content.chars().count()).sum();
@@ -218,11 +214,15 @@ async fn tokenize(
         }
         Ok(Err(error)) => {
             tracing::error!(error = error.trail(), "a prompt could not be made tokens");
-            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the prompt could not be tokenized"))
+            Err(Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the prompt could not be tokenized",
+            ))
         }
-        Err(_) => {
-            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the tokenizer failed; it lives on"))
-        }
+        Err(_) => Err(Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the tokenizer failed; it lives on",
+        )),
     }
 }
 
@@ -248,24 +248,20 @@ fn check_fit(model: &Model, wish: &Wish, prompt: usize) -> Result<(), Problem> {
     if wrong.is_empty() { Ok(()) } else { Err(Problem::invalid(wrong)) }
 }
 
-/// What the end of a reader means for its job.
-pub enum Gone {
-    /// Nothing.
-    Nothing,
-    /// The job ends, unless it has ended.
-    Cancel(Cancel),
-}
+/// Ends a job when its last reader is gone, if that is what its request asked for.
+struct Gone(Record);
 
 impl Drop for Gone {
     fn drop(&mut self) {
-        if let Gone::Cancel(cancel) = self {
-            cancel.cancel(CancelledBy::Disconnect); // after the job's end it changes nothing
+        if self.0.on_disconnect == OnDisconnect::Cancel && self.0.log.unread() {
+            self.0.cancel.cancel(CancelledBy::Disconnect); // after the job's end it changes nothing
         }
     }
 }
 
 /// A log as a response: frames as they come, a sign of life in between.
-pub fn event_stream(reader: Reader, gone: Gone) -> Response {
+pub fn event_stream(job: Record, after: usize) -> Response {
+    let (reader, gone) = (job.log.reader(after), Gone(job));
     let body = Body::new(EventBody { next: Box::pin(next_frame(reader)), gone, ended: false });
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
@@ -277,7 +273,7 @@ pub fn event_stream(reader: Reader, gone: Gone) -> Response {
 
 type Next = Pin<Box<dyn Future<Output = (Option<Bytes>, Reader)> + Send>>;
 
-/// The body of a stream; when it is dropped, its reader is gone.
+/// The body of a stream; when it is dropped, first its reader goes, then the job is asked about it.
 struct EventBody {
     next: Next,
     #[expect(dead_code, reason = "what matters is when it is dropped")]
@@ -286,12 +282,12 @@ struct EventBody {
 }
 
 async fn next_frame(mut reader: Reader) -> (Option<Bytes>, Reader) {
-    let frame = match tokio::time::timeout(Duration::from_millis(KEEP_ALIVE_MS), reader.next()).await
-    {
-        Ok(frame) => frame,
-        // One newline only: a whole comment block would be taken for an empty event by some clients.
-        Err(_) => Some(Bytes::from_static(b": ping\n")),
-    };
+    let frame =
+        match tokio::time::timeout(Duration::from_millis(KEEP_ALIVE_MS), reader.next()).await {
+            Ok(frame) => frame,
+            // One newline only: a whole comment block would be taken for an empty event by some clients.
+            Err(_) => Some(Bytes::from_static(b": ping\n")),
+        };
     (frame, reader)
 }
 

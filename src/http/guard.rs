@@ -43,7 +43,9 @@ fn check(app: &App, headers: &HeaderMap, path: &str) -> Result<(), Problem> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = match (hosts.next().map(HeaderValue::to_str), hosts.next()) {
         (Some(Ok(host)), None) => host,
-        _ => return Err(Problem::new(StatusCode::BAD_REQUEST, "exactly one Host header is needed")),
+        _ => {
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "exactly one Host header is needed"));
+        }
     };
     if !is_ours(app, host) {
         let detail = "this worker does not go by that Host; start it with --host-name to allow it";
@@ -104,7 +106,8 @@ fn trace_id(headers: &HeaderMap) -> Option<String> {
     let mut parts = value.split('-');
     let (version, trace, span) = (parts.next()?, parts.next()?, parts.next()?);
     let hex = |text: &str, length| {
-        text.len() == length && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        text.len() == length
+            && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     };
     let valid = hex(version, 2) && version != "ff" && hex(trace, 32) && hex(span, 16);
     (valid && trace.bytes().any(|b| b != b'0')).then(|| trace.to_owned())

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::App;
-use super::execute::{Gone, event_stream, read_body, reject, scope_of};
+use super::execute::{event_stream, read_body, reject, scope_of};
 use super::problem::Problem;
 use super::request::{Violation, parse_cancel};
 use crate::job::{Record, State as JobState};
@@ -65,7 +65,7 @@ pub async fn events(
         // Only this stops a browser's EventSource from coming again.
         return StatusCode::NO_CONTENT.into_response();
     }
-    event_stream(job.log.reader(after), Gone::Nothing)
+    event_stream(job, after)
 }
 
 fn unknown() -> Problem {

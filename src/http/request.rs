@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::engine::template::Message;
-use crate::job::Wish;
+use crate::job::{OnDisconnect, Wish};
 use crate::limits::{
     JOB_ID_BYTES_MAX, JOB_TIMEOUT_MS_MAX, MESSAGES_MAX, OUTPUT_TOKENS_MAX, PROGRESS_EVERY_TOKENS,
     PROMPT_CHARS_MAX, STOP_CHARS_MAX, STOP_STRINGS_MAX,
@@ -45,17 +45,6 @@ pub enum Prompt {
     Text(Private),
     /// A conversation, for the model's own template.
     Chat(Vec<Message>),
-}
-
-/// What happens to a job whose last reader is gone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnDisconnect {
-    /// It ends.
-    #[default]
-    Cancel,
-    /// It goes on; its log can be read later.
-    Continue,
 }
 
 /// A checked `POST /execute`.
@@ -201,7 +190,8 @@ impl<'de> Deserialize<'de> for Fields {
 impl Fields {
     fn read(body: &[u8]) -> Result<Self, Vec<Violation>> {
         serde_json::from_slice(body).map_err(|e| {
-            let place = format!("is a JSON object; line {}, column {} is not", e.line(), e.column());
+            let place =
+                format!("is a JSON object; line {}, column {} is not", e.line(), e.column());
             vec![Violation::new("body", "json", &place)]
         })
     }
@@ -299,7 +289,8 @@ mod tests {
 
     #[test]
     fn odd_numbers_are_refused_by_the_name_of_their_field() {
-        for field in ["max_tokens", "temperature", "top_p", "top_k", "seed", "timeout_ms", "min_p"] {
+        for field in ["max_tokens", "temperature", "top_p", "top_k", "seed", "timeout_ms", "min_p"]
+        {
             for odd in ["1e400", "\"1\"", "null", "[]", "-1", "1e308", "9223372036854775808000"] {
                 let body = format!("{{\"prompt\":\"a\",\"max_tokens\":1,\"{field}\":{odd}}}");
                 let body = body.replace("\"max_tokens\":1,\"max_tokens\"", "\"max_tokens\"");

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
+use serde::Deserialize;
+
 use crate::delivery::Feed;
 use crate::narration::facts::CancelledBy;
 
@@ -35,6 +37,17 @@ pub struct Wish {
     pub stop: Vec<String>,
     /// Tokens between two progress narrations; 0: none.
     pub progress_every: u32,
+}
+
+/// What happens to a job whose last reader is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDisconnect {
+    /// It ends.
+    #[default]
+    Cancel,
+    /// It goes on; its log can be read later.
+    Continue,
 }
 
 /// One accepted request on its way to the engine.

@@ -73,8 +73,9 @@ impl Queue {
     /// Takes out the waiting jobs that somebody has ended.
     pub fn take_ended(&self) -> Vec<Job> {
         let mut inner = self.lock();
-        let (ended, waiting) =
-            std::mem::take(&mut inner.waiting).into_iter().partition(|job| job.ended_by().is_some());
+        let (ended, waiting) = std::mem::take(&mut inner.waiting)
+            .into_iter()
+            .partition(|job| job.ended_by().is_some());
         inner.waiting = waiting;
         let ended: VecDeque<Job> = ended;
         if !ended.is_empty() {
@@ -110,4 +111,3 @@ impl Queue {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Cancel;
+use super::{Cancel, OnDisconnect};
 use crate::delivery::JobLog;
 use crate::limits::{FINISHED_BYTES_MAX, FINISHED_JOB_S, FINISHED_JOBS_MAX};
 
@@ -16,6 +16,8 @@ pub struct Record {
     pub log: Arc<JobLog>,
     /// Ends it.
     pub cancel: Cancel,
+    /// What happens when nobody reads it any more.
+    pub on_disconnect: OnDisconnect,
 }
 
 /// How far a job is.

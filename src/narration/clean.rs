@@ -72,7 +72,9 @@ impl Cleaner {
 
     fn pass_text(&mut self, c: char) -> Option<char> {
         match c {
-            '\n' | '\r' | '\t' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => Some(' '),
+            '\n' | '\r' | '\t' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => {
+                Some(' ')
+            }
             '\u{1b}' => {
                 self.state = State::Escape;
                 None
@@ -146,7 +148,8 @@ mod tests {
 
     #[test]
     fn nothing_unsafe_survives_any_pair() {
-        let marks = ['\x1b', '[', ']', '\u{9b}', '\u{9d}', '\x07', '\\', 'm', '\n', '\u{202e}', 'x'];
+        let marks =
+            ['\x1b', '[', ']', '\u{9b}', '\u{9d}', '\x07', '\\', 'm', '\n', '\u{202e}', 'x'];
         for a in marks {
             for b in marks {
                 for c in marks {

@@ -232,13 +232,19 @@ mod tests {
     #[test]
     fn hostile_text_in_any_field_stays_one_safe_line() {
         let evil = "a\x1b[2J\n\u{202e}b\u{2028}\"c\\\u{85}";
-        let mut told = narration(Fact::Other(Other { name: evil.into(), json: "{\"k\":\"\\u001b[1mv\\n\"}".into() }));
+        let mut told = narration(Fact::Other(Other {
+            name: evil.into(),
+            json: "{\"k\":\"\\u001b[1mv\\n\"}".into(),
+        }));
         told.target = evil.repeat(1_000);
         told.human = evil.into();
         let mut context = Context::sample();
         context.worker_id = evil.into();
         let line = line(&context, &told);
-        assert!(!line.contains(|c: char| c.is_control() || "\u{202e}\u{2028}".contains(c)), "{line}");
+        assert!(
+            !line.contains(|c: char| c.is_control() || "\u{202e}\u{2028}".contains(c)),
+            "{line}"
+        );
         let value: serde_json::Value = serde_json::from_str(&line).expect("valid JSON");
         assert_eq!(value["human"], "a b \"c\\ ");
         assert_eq!(value["target"].as_str().map(|t| t.chars().count()), Some(FACT_CHARS_MAX));

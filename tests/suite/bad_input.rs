@@ -68,7 +68,8 @@ async fn bad_requests_are_refused_by_name_and_not_repeated() {
 async fn each_refusal_has_its_status() {
     let worker = Worker::tiny(&[]).await;
     let client = &worker.client;
-    let post = |path: &str| client.post(worker.url(path)).header("content-type", "application/json");
+    let post =
+        |path: &str| client.post(worker.url(path)).header("content-type", "application/json");
     let body = r#"{"prompt":"a","max_tokens":1}"#;
     let cases = [
         (post("/execute").body("{"), 400),

@@ -70,7 +70,10 @@ async fn a_requests_facts_reach_stdout_and_its_stream_in_order() {
     let narrations: Vec<&Value> =
         frames.iter().filter(|f| f.event == "narration").map(|f| &f.data).collect();
     let kinds: Vec<String> = narrations.iter().map(|n| kind(n)).collect();
-    assert_eq!(kinds[..4], ["request-accepted", "prompt-tokenized", "inference-started", "cache-reset"]);
+    assert_eq!(
+        kinds[..4],
+        ["request-accepted", "prompt-tokenized", "inference-started", "cache-reset"]
+    );
     assert!(kinds.contains(&"prefill-progress".to_owned()), "{kinds:?}");
     let voices = [
         ("request-accepted", "http-server", "execute_request"),
@@ -112,7 +115,8 @@ async fn a_refused_request_is_told_and_its_narration_rides_in_the_answer() {
     assert_eq!(response.status(), 400);
     let body: Value = response.json().await.expect("JSON");
     check(&body["narration"], "http-server", "error");
-    let expected = json!({"status": 400, "violations": [{"field": "max_tokens", "constraint": "range"}]});
+    let expected =
+        json!({"status": 400, "violations": [{"field": "max_tokens", "constraint": "range"}]});
     assert_eq!(body["narration"]["fact"]["request-rejected"], expected);
     assert_eq!(worker.fact("request-rejected")["severity"], "warn");
 }

@@ -45,7 +45,8 @@ async fn a_changed_manifest_is_live_and_a_broken_one_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn routes_are_the_filters_own() {
     let folder = folder();
-    let text = PLAIN.replace("cute = false", "routes = { cache-reset = [\"stdout\"], tokens-generated = [] }");
+    let text = PLAIN
+        .replace("cute = false", "routes = { cache-reset = [\"stdout\"], tokens-generated = [] }");
     std::fs::write(folder.join("filters.toml"), text).expect("a temporary file");
     let worker = Worker::tiny(&["--filters", folder.to_str().expect("UTF-8")]).await;
     let body = json!({"prompt": "a", "max_tokens": 3, "progress_every": 1});
@@ -65,7 +66,7 @@ async fn a_component_of_another_world_ends_the_start_with_6() {
     let folder = folder();
     for (bytes, expected) in [
         (&b"\0asm\x0d\0\x01\0"[..], "another world"),
-        (&b"\0asm\x01\0\0\0"[..], "core module"),
+        (&b"\0asm\x01\0\0\0\xff"[..], "core module"),
         (&b"no wasm at all"[..], "no WebAssembly"),
     ] {
         std::fs::write(folder.join("10-odd.wasm"), bytes).expect("a temporary file");

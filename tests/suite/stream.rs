@@ -42,9 +42,7 @@ async fn frames_are_numbered_and_end_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_seed_gives_the_same_text_and_another_does_not() {
     let worker = Worker::tiny(&[]).await;
-    let ask = |seed: u64| {
-        json!({"prompt": "the bees", "max_tokens": 40, "seed": seed, "temperature": 1.5})
-    };
+    let ask = |seed: u64| json!({"prompt": "the bees", "max_tokens": 40, "seed": seed, "temperature": 1.5});
     let once = text(&worker.execute(&ask(5)).await);
     let again = text(&worker.execute(&ask(5)).await);
     let other = text(&worker.execute(&ask(6)).await);
@@ -122,9 +120,11 @@ async fn a_reader_that_leaves_ends_its_job_unless_told_otherwise() {
     drop(response);
     let cancelled = worker.fact("inference-cancelled");
     assert_eq!(cancelled["fact"]["inference-cancelled"]["by"], "disconnect");
-    let body = json!({"prompt": "on", "max_tokens": 30, "job_id": "stays", "on_disconnect": "continue"});
+    let body =
+        json!({"prompt": "on", "max_tokens": 30, "job_id": "stays", "on_disconnect": "continue"});
     drop(worker.post("/execute", &body).await);
-    let done = worker.wait("its end", |n| n["job_id"] == "stays" && kind(n) == "inference-completed");
+    let done =
+        worker.wait("its end", |n| n["job_id"] == "stays" && kind(n) == "inference-completed");
     assert!(done["fact"]["inference-completed"]["tokens_out"].as_u64() > Some(0), "{done}");
 }
 
@@ -132,7 +132,10 @@ async fn a_reader_that_leaves_ends_its_job_unless_told_otherwise() {
 async fn a_deadline_ends_a_job() {
     let worker = Worker::tiny(&[]).await;
     let frames = worker.execute(&with(&long_job("late"), "timeout_ms", json!(1))).await;
-    assert_eq!((last(&frames).event.as_str(), &last(&frames).data["code"]), ("error", &json!("TIMEOUT")));
+    assert_eq!(
+        (last(&frames).event.as_str(), &last(&frames).data["code"]),
+        ("error", &json!("TIMEOUT"))
+    );
     assert_eq!(worker.fact("inference-cancelled")["fact"]["inference-cancelled"]["by"], "deadline");
 }
 
@@ -142,7 +145,8 @@ async fn waiting_jobs_are_told_their_place_and_a_full_queue_says_so() {
     let mut running = worker.post("/execute", &long_job("running")).await;
     until_token(&mut running).await;
     let waiting = worker.post("/execute", &long_job("waiting")).await;
-    let queued = worker.wait("its place", |n| n["job_id"] == "waiting" && kind(n) == "request-queued");
+    let queued =
+        worker.wait("its place", |n| n["job_id"] == "waiting" && kind(n) == "request-queued");
     assert_eq!(queued["fact"]["request-queued"]["ahead"], 1);
     let twice = worker.post("/execute", &long_job("waiting")).await;
     assert_eq!(twice.status(), 409);

@@ -5,7 +5,16 @@ use std::path::{Path, PathBuf};
 
 /// The rooms in order; a room may use those before it.
 const LAYERS: [&str; 11] = [
-    "limits", "error", "private", "narration", "filter", "delivery", "job", "engine", "http", "config",
+    "limits",
+    "error",
+    "private",
+    "narration",
+    "filter",
+    "delivery",
+    "job",
+    "engine",
+    "http",
+    "config",
     "worker",
 ];
 

@@ -102,7 +102,10 @@ impl Worker {
         let missing = |told: &mut Vec<Value>| !told.iter().any(&is);
         let (told, _) = self.told.1.wait_timeout_while(told, PATIENCE, missing).expect("no panic");
         told.iter().find(|value| is(value)).cloned().unwrap_or_else(|| {
-            panic!("{what} was never told; told were {:?}", told.iter().map(kind).collect::<Vec<_>>())
+            panic!(
+                "{what} was never told; told were {:?}",
+                told.iter().map(kind).collect::<Vec<_>>()
+            )
         })
     }
 
@@ -114,13 +117,15 @@ impl Worker {
     /// `http://address` as `server-bound` told it.
     pub fn url(&self, path: &str) -> String {
         let bound = self.fact("server-bound");
-        let address = bound["fact"]["server-bound"]["address"].as_str().expect("a string").to_owned();
+        let address =
+            bound["fact"]["server-bound"]["address"].as_str().expect("a string").to_owned();
         format!("http://{address}{path}")
     }
 
     async fn ready(&self) {
         let until = Instant::now() + PATIENCE;
-        while self.client.get(self.url("/ready")).send().await.expect("it answers").status() != 200 {
+        while self.client.get(self.url("/ready")).send().await.expect("it answers").status() != 200
+        {
             assert!(Instant::now() < until, "the worker never became ready");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -275,7 +275,10 @@ impl<'a> Guard<'a> {
             b'_' | b'a'..=b'z' | b'A'..=b'Z' => {
                 (Sort::Word, run(|byte| byte.is_ascii_alphanumeric() || *byte == b'_'))
             }
-            _ if [b"//", b"**", b"==", b"!=", b">=", b"<="].iter().any(|o| rest.starts_with(*o)) => {
+            _ if [b"//", b"**", b"==", b"!=", b">=", b"<="]
+                .iter()
+                .any(|o| rest.starts_with(*o)) =>
+            {
                 (Sort::Operator, 2)
             }
             byte if byte.is_ascii_punctuation() => (Sort::Operator, 1),
@@ -298,7 +301,8 @@ impl<'a> Guard<'a> {
                 return self.fault(token.at, problem);
             }
             if token.is("*") || token.is("**") {
-                return self.fault(token.at, "multiplication isn't supported here: it has no bound");
+                return self
+                    .fault(token.at, "multiplication isn't supported here: it has no bound");
             }
             if token.is(KEEP) {
                 return self.fault(token.at, "a reserved name is used");

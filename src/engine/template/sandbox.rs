@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
-use minijinja::value::{DynObject, Kwargs, Rest, Tuple, ValueKind};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{DynObject, Kwargs, Tuple, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, filters};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
@@ -41,31 +42,39 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
+/// A bound of this file that a template has met.
+#[derive(Debug)]
+struct Bound(&'static str);
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Bound {}
+
 /// The words of `raise_exception`, if that is what ended the rendering.
 pub(super) fn refusal(error: &Error) -> Option<&str> {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(Refusal(words)) = error.downcast_ref() {
-            return Some(words);
-        }
-        cause = error.source();
-    }
-    None
+    causes(error).find_map(|cause| cause.downcast_ref()).map(|Refusal(words)| words.as_str())
 }
 
 /// What sort of failure it was, without words that a message may have brought in.
 pub(super) fn reason(error: &Error) -> String {
-    match error.detail() {
-        Some(TOO_LARGE) => TOO_LARGE.to_owned(),
-        _ => error.kind().to_string(),
-    }
+    let bound = causes(error).find_map(|cause| cause.downcast_ref());
+    bound.map_or_else(|| error.kind().to_string(), |Bound(words)| (*words).to_owned())
+}
+
+fn causes(error: &Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    let first: &(dyn std::error::Error + 'static) = error;
+    std::iter::successors(Some(first), |error| error.source())
 }
 
 /// An environment set up as Hugging Face's, without what has no bound.
 pub(super) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
-    environment.set_trim_blocks(true);
-    environment.set_lstrip_blocks(true);
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    environment.set_syntax(syntax.expect("the delimiters are the default ones"));
     environment.set_debug(false);
     environment.set_fuel(Some(TEMPLATE_FUEL));
     environment.set_auto_escape_callback(|_| AutoEscape::None);
@@ -92,7 +101,7 @@ pub(super) fn environment() -> Environment<'static> {
     });
     environment.add_function("namespace", |state: &State, fields: Kwargs| {
         let fields = keep(state, &Value::from(fields), None)?;
-        minijinja::functions::namespace(Some(fields.try_into()?))
+        minijinja::functions::namespace(Some(fields.into()))
     });
     environment.add_function("dict", |state: &State, fields: Kwargs| {
         keep(state, &Value::from(fields), None)
@@ -106,7 +115,7 @@ pub(super) fn environment() -> Environment<'static> {
 }
 
 fn failed(problem: &'static str) -> Error {
-    Error::new(ErrorKind::InvalidOperation, problem)
+    Error::from(ErrorKind::InvalidOperation).with_source(Bound(problem))
 }
 
 /// A copy of `value` without shared parts, within bounds; scalars as they are.
@@ -240,15 +249,12 @@ fn date(format: &str) -> Result<String, Error> {
 
 /// JSON as Python's `json.dumps` writes it, with `ensure_ascii=False` as Hugging Face sets it: a
 /// space after commas and colons, or one item a line with `indent`. Keys come sorted.
-fn to_json(value: &Value, indent: Option<usize>, options: Rest<Kwargs>) -> Result<Value, Error> {
-    let mut indent = indent;
-    for options in options.iter() {
-        indent = indent.or(options.get::<Option<usize>>("indent")?);
-        for ignored in ["ensure_ascii", "sort_keys"] {
-            options.get::<Option<bool>>(ignored)?;
-        }
-        options.assert_all_used()?;
+fn to_json(value: &Value, indent: Option<usize>, options: Kwargs) -> Result<Value, Error> {
+    let indent = indent.or(options.get::<Option<usize>>("indent")?);
+    for ignored in ["ensure_ascii", "sort_keys"] {
+        options.get::<Option<bool>>(ignored)?;
     }
+    options.assert_all_used()?;
     if indent.is_some_and(|indent| indent > INDENT_MAX) {
         return Err(failed("JSON is indented too far"));
     }
@@ -298,14 +304,16 @@ impl Json {
             }
             ValueKind::String => self.text(value.as_str().unwrap_or_default()),
             ValueKind::None | ValueKind::Undefined => self.push("null"),
-            ValueKind::Bool | ValueKind::Number => self.push(&value.to_string()),
+            ValueKind::Bool => self.push(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Number => self.push(&value.to_string()),
             _ => Err(failed("a value has no form in JSON")),
         }
     }
 
     fn text(&mut self, text: &str) -> Result<(), Error> {
         bounded(self.text.len() + text.len())?;
-        let quoted = serde_json::to_string(text).map_err(|_| failed("a text has no form in JSON"))?;
+        let quoted =
+            serde_json::to_string(text).map_err(|_| failed("a text has no form in JSON"))?;
         self.push(&quoted)
     }
 

@@ -141,13 +141,14 @@ pub fn redact<'t>(policy: &Policy, text: &'t str) -> Cow<'t, str> {
         let find = if scan.triggers(at) { scan.find(at) } else { None };
         match (find, planned) {
             (None, _) => at += 1,
-            (Some(find), Some(next)) if find.start > at || find.end > next.start => {
-                planned = Some(find.joined(next));
+            // Ends before the planned one begins.
+            (Some(find), Some(next)) if find.start <= at && find.end <= next.start => {
+                at = scan.settle(find);
             }
-            (Some(find), _) if find.start <= at => at = scan.settle(find),
-            (Some(find), _) => {
-                planned = Some(find);
-                at += 1;
+            // Settled in the next round, unless it begins further on.
+            (Some(find), next) => {
+                planned = Some(next.map_or(find, |next| find.joined(next)));
+                at += usize::from(find.start > at);
             }
         }
     }
