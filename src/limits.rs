@@ -36,6 +36,8 @@ pub const FILTER_START_MS: u64 = 250;
 pub const FILTER_MEMORY_MIB: u64 = 32;
 /// Most memory that a manifest can grant an instance, MiB.
 pub const FILTER_MEMORY_MIB_MAX: u64 = 128;
+/// Elements of a table that one filter instance may hold.
+pub const FILTER_TABLE_MAX: usize = 20_000;
 /// What one call may return or pass to an import, bytes (strings and lists, lifted).
 pub const FILTER_RETURN_BYTES_MAX: usize = 1024 * 1024;
 /// Failures in a row after which a filter is quarantined.

@@ -1,10 +1,10 @@
 //! Chat templates. They come out of model files, so from strangers, and are treated as hostile:
 //! `guard` refuses or rewrites the source before the parser sees it, `sandbox` is what a template
 //! can call. Renders on a thread of its own, so that deep recursion meets a stack that is known.
-//! Memory is bounded (see `sandbox`), and so is the output. What remains: fuel counts steps, and a
-//! step may compare two values of up to [`TEMPLATE_OUTPUT_BYTES_MAX`], so the fuel of a template
-//! made for it can last for seconds of CPU; whoever must not wait that long has to bound the time
-//! outside. Never reads a template, a path or a name from a request; no template is invented.
+//! Memory and output are bounded (see `sandbox`), steps by fuel, time by a deadline. What remains:
+//! the deadline is looked at between tags, calls and comparisons of a filter, not within one, so a
+//! tag that compares large values a few hundred times can overstay it by less than a second.
+//! Never reads a template, a path or a name from a request; invents no template.
 
 mod guard;
 mod sandbox;
@@ -76,6 +76,7 @@ impl ChatTemplate {
     /// needs too many steps or makes too much text. Neither repeats what a message says.
     pub fn render(&self, messages: &[Message]) -> Result<String> {
         apart(|| {
+            sandbox::start();
             let mut output = Capped(Vec::new());
             let template = self.environment.get_template(NAME).map_err(|e| self.failed(&e))?;
             template

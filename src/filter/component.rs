@@ -11,7 +11,7 @@ use wasmtime::Store;
 
 use super::host::bindings::{NarrationFilter, NarrationFilterPre};
 use super::host::{Host, State, allow};
-use crate::limits::{FILTER_MEMORY_MIB, FILTER_START_MS};
+use crate::limits::FILTER_START_MS;
 use crate::narration::vocabulary::types::Description;
 use crate::narration::{Context, Fact, Narration, clean};
 
@@ -32,8 +32,9 @@ pub struct Component {
 pub struct Failure(pub String);
 
 impl Component {
-    /// Compiles `bytes` and asks the component what it is.
-    pub fn load(host: &Host, bytes: &[u8]) -> Result<Self, Failure> {
+    /// Compiles `bytes` and asks the component what it is, in an instance of at most `memory_mib`.
+    pub fn load(host: &Host, bytes: &[u8], memory_mib: u64) -> Result<Self, Failure> {
+        let _timed = host.awake();
         let digest = digest(bytes);
         let bytes = as_component(bytes)?;
         let component = wasmtime::component::Component::from_binary(host.engine(), &bytes)
@@ -43,7 +44,7 @@ impl Component {
             host.linker().instantiate_pre(&component).and_then(NarrationFilterPre::new).map_err(
                 |e| Failure(format!("does not fit the contract {CONTRACT}: {}", first_line(&e))),
             )?;
-        let mut instance = Instance::bare(host, &pre, &"filter".into(), FILTER_MEMORY_MIB)?;
+        let mut instance = Instance::bare(host, &pre, &"filter".into(), memory_mib)?;
         let description = instance.describe()?;
         let kinds = description.kinds.as_ref().map(|kinds| kinds.iter().cloned().collect());
         Ok(Component { pre, digest, description, kinds })

@@ -15,7 +15,7 @@ use wasmtime::{
 use crate::error::{Error, Kind, Result};
 use crate::limits::{
     EPOCH_TICK_MS, FILTER_INSTANCES_MAX, FILTER_LOG_CHARS_MAX, FILTER_LOG_LINES_MAX,
-    FILTER_MEMORY_MIB_MAX, FILTER_RETURN_BYTES_MAX,
+    FILTER_MEMORY_MIB_MAX, FILTER_RETURN_BYTES_MAX, FILTER_TABLE_MAX,
 };
 use crate::narration::{Severity, clean};
 
@@ -87,8 +87,11 @@ impl Host {
     /// A fresh store for one instance of `filter` with at most `memory_mib` of memory.
     pub fn store(&self, filter: &Arc<str>, memory_mib: u64) -> Store<State> {
         let bytes = usize::try_from(memory_mib << 20).unwrap_or(usize::MAX);
-        let limits =
-            StoreLimitsBuilder::new().memory_size(bytes).trap_on_grow_failure(true).build();
+        let limits = StoreLimitsBuilder::new()
+            .memory_size(bytes)
+            .table_elements(FILTER_TABLE_MAX)
+            .trap_on_grow_failure(true)
+            .build();
         let state = State {
             filter: Arc::clone(filter),
             limits,

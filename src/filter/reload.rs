@@ -1,7 +1,9 @@
 //! Makes chains out of what an operator deployed, and puts them in service. If anything is wrong with
 //! a new one, the last good one stays and the reason is told. Never runs on a serving thread.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -52,7 +54,7 @@ impl Chains {
     }
 
     /// The folder that filters are deployed to.
-    pub fn folder(&self) -> Option<&std::path::Path> {
+    pub fn folder(&self) -> Option<&Path> {
         self.folder.as_deref()
     }
 
@@ -86,14 +88,17 @@ impl Chains {
         }
     }
 
-    /// The default chain, for the last words of a worker whose own filters can't be loaded.
-    pub fn fall_back(&self, narrator: &Narrator) {
+    /// The default chain, for the last words of a worker whose own filters can't be loaded. False: not
+    /// even that one works, and nothing may be worded.
+    pub fn fall_back(&self, narrator: &Narrator) -> bool {
         let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
-        let specs = manifest::read(None).unwrap_or_default();
         let none = self.current();
-        let entries: Vec<Entry> =
-            specs.into_iter().filter_map(|spec| self.entry(spec, &none, narrator).ok()).collect();
+        let specs = manifest::read(None).unwrap_or_default();
+        let entries: Result<Vec<Entry>, Rejected> =
+            specs.into_iter().map(|spec| self.entry(spec, &none, narrator)).collect();
+        let Ok(entries) = entries else { return false };
         self.current.store(Arc::new(Chain::new(Arc::clone(&self.host), entries, u64::MAX)));
+        true
     }
 
     fn build(&self, old: &Chain, narrator: &Narrator) -> Result<Vec<Entry>, Rejected> {
@@ -159,7 +164,7 @@ impl Chains {
         if let Some(known) = old.entries().iter().find(|entry| entry.component.digest() == digest) {
             return Ok(Arc::clone(&known.component));
         }
-        Component::load(&self.host, &bytes).map(Arc::new)
+        Component::load(&self.host, &bytes, spec.memory_mib).map(Arc::new)
     }
 }
 
@@ -174,14 +179,20 @@ fn same(a: &Entry, b: &Entry) -> bool {
     a.name == b.name && a.component.digest() == b.component.digest() && a.config == b.config
 }
 
-fn read_file(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
-    let size = std::fs::metadata(path).map_err(|e| Failure(format!("can't be read: {e}")))?.len();
-    if size > FILTER_FILE_BYTES_MAX {
+fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
+    let unreadable = |e: std::io::Error| Failure(format!("can't be read: {e}"));
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(Failure("is no ordinary file".into()));
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(FILTER_FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > FILTER_FILE_BYTES_MAX {
         return Err(Failure(format!(
-            "has {size} bytes; at most {FILTER_FILE_BYTES_MAX} are loaded"
+            "has more than the {FILTER_FILE_BYTES_MAX} bytes that are loaded"
         )));
     }
-    std::fs::read(path).map_err(|e| Failure(format!("can't be read: {e}")))
+    Ok(bytes)
 }
 
 /// Runs one sample of every fact through the filter alone.

@@ -17,7 +17,7 @@ use crate::delivery::Feed;
 use crate::narration::facts::CancelledBy;
 
 /// How tokens are chosen and when to stop: what a request may ask of the engine.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone)]
 pub struct Wish {
     /// Tokens it may generate.
     pub max_tokens: u32,

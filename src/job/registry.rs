@@ -77,6 +77,11 @@ impl Registry {
         known.jobs.values().filter(|job| job.state() == State::Active).cloned().collect()
     }
 
+    /// Whether any job's log is being read.
+    pub fn any_reader(&self) -> bool {
+        self.lock().jobs.values().any(|job| !job.log.unread())
+    }
+
     /// Lets the time of a job that has ended begin to run out.
     pub fn finished(&self, id: &str) {
         let mut known = self.lock();

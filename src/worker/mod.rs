@@ -45,22 +45,28 @@ pub fn run(config: Config) -> Result<()> {
     let stdout = Stdout::spawn(config.form, colour, stdout)?;
     let chains = Arc::new(Chains::new(Arc::new(Host::new()?), config.filters.clone()));
     let filters = chains.reload(&narrator);
-    if filters.is_err() {
-        chains.fall_back(&narrator);
+    if let Err(error) = filters {
+        if chains.fall_back(&narrator) {
+            pipeline.start(&chains, &narrator, &stdout)?;
+            flush(&pipeline, &stdout);
+        }
+        return Err(error);
     }
     pipeline.start(&chains, &narrator, &stdout)?;
-    let result = filters.and_then(|()| {
-        watch::spawn(Arc::clone(&chains), narrator.clone())?;
-        let runtime = Runtime::new()
-            .map_err(|e| Error::new(Kind::Internal, "the async runtime can't start").because(e))?;
-        let result = runtime.block_on(serve(config, &pipeline, &narrator, &chains));
-        runtime.shutdown_background();
-        result
-    });
+    watch::spawn(Arc::clone(&chains), narrator.clone())?;
+    let runtime = Runtime::new()
+        .map_err(|e| Error::new(Kind::Internal, "the async runtime can't start").because(e))?;
+    let result = runtime.block_on(serve(config, &pipeline, &narrator, &chains));
+    runtime.shutdown_background();
+    flush(&pipeline, &stdout);
+    result
+}
+
+/// Gets the last words out.
+fn flush(pipeline: &Pipeline, stdout: &Stdout) {
     let limit = Duration::from_millis(STDOUT_FLUSH_MS);
     pipeline.flush(limit);
     stdout.flush(limit);
-    result
 }
 
 /// Binds, loads, announces, and serves until somebody says stop.
@@ -200,8 +206,13 @@ async fn settle(app: &Arc<App>) {
     let pipeline = Arc::clone(&app.pipeline);
     let moment = Duration::from_millis(STDOUT_FLUSH_MS);
     let _ = tokio::task::spawn_blocking(move || pipeline.flush(moment)).await;
-    // The sockets' own buffers are the system's; the connections only have to write to them.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    // Readers that read get their last frame; those that don't can't hold the worker for long.
+    let until = tokio::time::Instant::now() + moment;
+    while app.jobs.any_reader() && tokio::time::Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // What they were handed last still has to pass their connections.
+    tokio::time::sleep(Duration::from_millis(20)).await;
 }
 
 fn tell_shutdown(app: &App, cause: ShutdownCause) {

@@ -184,3 +184,15 @@ async fn a_drain_ends_what_runs_with_a_terminal_frame() {
     let (status, stderr, _) = worker.ended();
     assert_eq!(status.code(), Some(0), "{stderr}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_reader_keeps_a_job_alive() {
+    let worker = Worker::tiny(&[]).await;
+    let mut first = worker.post("/execute", &long_job("shared")).await;
+    until_token(&mut first).await;
+    let second =
+        worker.client.get(worker.url("/jobs/shared/events")).send().await.expect("it answers");
+    drop(first);
+    let rest = frames(second).await;
+    assert_eq!(last(&rest).event, "end", "{:?}", last(&rest));
+}

@@ -1,11 +1,14 @@
 //! Reads a template's source before the parser does: refuses what nests too deep or has no bound,
 //! and puts the filter [`KEEP`] around whatever makes or passes on a list, a map or a tuple, so that
-//! no value can grow by referring to others again and again. Adds text only, never takes any away.
+//! no value can grow by referring to others again and again, and [`HURRY`] around conditions, so
+//! that no loop runs on. Adds to the source only, but for `generation` tags; takes nothing away.
 
 use crate::limits::TEMPLATE_DEPTH_MAX;
 
 /// The filter that copies a value within bounds; a name that a template can't spell by accident.
 pub(super) const KEEP: &str = "keep_within_bounds";
+/// The filter that ends a rendering which has taken too long.
+pub(super) const HURRY: &str = "end_when_too_late";
 
 /// Tokens in one tag: bounds the depth of an expression, whose operators nest to the left.
 const TAG_TOKENS_MAX: usize = 1_024;
@@ -122,6 +125,7 @@ impl<'a> Guard<'a> {
         match word.text {
             "set" => wrap_assignment(self.source, &tokens, &mut insertions),
             "for" => self.wrap_loop(&tokens, &mut insertions)?,
+            "if" | "elif" => wrap_all(&tokens[1..], HURRY, None, &mut insertions),
             _ => wrap_brackets(&tokens, &mut insertions),
         }
         let closing = &self.source[end - 3..end];
@@ -188,8 +192,8 @@ impl<'a> Guard<'a> {
         }
         let until = top_level(rest).find(|(_, token)| token.is("if"));
         let (values, condition) = rest.split_at(until.map_or(rest.len(), |(index, _)| index));
-        wrap_all(values, None, insertions);
-        wrap_brackets(condition, insertions);
+        wrap_all(values, KEEP, None, insertions);
+        wrap_all(condition.get(1..).unwrap_or_default(), HURRY, None, insertions);
         Ok(())
     }
 
@@ -304,7 +308,7 @@ impl<'a> Guard<'a> {
                 return self
                     .fault(token.at, "multiplication isn't supported here: it has no bound");
             }
-            if token.is(KEEP) {
+            if token.is(KEEP) || token.is(HURRY) {
                 return self.fault(token.at, "a reserved name is used");
             }
         }
@@ -365,13 +369,18 @@ fn begins_value(before: &[Token<'_>], bracket: &str) -> bool {
     }
 }
 
-/// Puts [`KEEP`] around a whole expression and what it consists of.
-fn wrap_all(tokens: &[Token<'_>], argument: Option<&str>, insertions: &mut Vec<(usize, String)>) {
+/// Puts a filter around a whole expression, and [`KEEP`] around what it consists of.
+fn wrap_all(
+    tokens: &[Token<'_>],
+    filter: &str,
+    argument: Option<&str>,
+    insertions: &mut Vec<(usize, String)>,
+) {
     let (Some(first), Some(last)) = (tokens.first(), tokens.last()) else { return };
     let argument = argument.map_or(String::new(), |argument| format!("({argument})"));
     insertions.push((first.at, "(".to_owned()));
     wrap_brackets(tokens, insertions);
-    insertions.push((last.at + last.text.len(), format!(")|{KEEP}{argument}")));
+    insertions.push((last.at + last.text.len(), format!(")|{filter}{argument}")));
 }
 
 /// `set TARGET = EXPRESSION`: what is kept in a namespace counts against the whole namespace.
@@ -382,7 +391,7 @@ fn wrap_assignment(source: &str, tokens: &[Token<'_>], insertions: &mut Vec<(usi
     let target = &tokens[1..equals];
     let dot = target.iter().rposition(|token| token.is("."));
     let namespace = dot.map(|dot| &source[target[0].at..target[dot].at]);
-    wrap_all(&tokens[equals + 1..], namespace, insertions);
+    wrap_all(&tokens[equals + 1..], KEEP, namespace, insertions);
 }
 
 /// The names of a macro's parameters: `macro NAME(a, b=EXPRESSION)`.

@@ -5,8 +5,10 @@
 //! [`NODES_MAX`] and [`TEMPLATE_OUTPUT_BYTES_MAX`] a value. Never opens, reads or names anything
 //! outside of the template.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use minijinja::syntax::SyntaxConfig;
@@ -14,11 +16,11 @@ use minijinja::value::{DynObject, Kwargs, Tuple, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, filters};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
-use super::guard::KEEP;
+use super::guard::{HURRY, KEEP};
 use crate::limits::{TEMPLATE_DEPTH_MAX, TEMPLATE_FUEL, TEMPLATE_OUTPUT_BYTES_MAX};
 
-/// Parts that a value may have, however deep: twice what the longest chat has.
-const NODES_MAX: usize = 8_192;
+/// Parts that a value may have, however deep; the longest chat has 2,561.
+const NODES_MAX: usize = 4_096;
 /// Levels of lists in lists, or maps.
 const LEVELS_MAX: usize = 16;
 /// Spaces by which JSON may be indented.
@@ -29,6 +31,38 @@ const DATE_FORMAT_BYTES_MAX: usize = 64;
 const REMOVED: [&str; 10] =
     ["batch", "slice", "groupby", "chain", "zip", "pprint", "format", "urlencode", "sum", "indent"];
 const TOO_LARGE: &str = "a value is too large";
+/// Time that rendering may take, ms: comparisons of large values cost the fuel next to nothing.
+const TIME_MS_MAX: u64 = 2_000;
+
+/// Compares two values.
+type Compare = fn(&Value, &Value) -> bool;
+
+/// Tests that compare, which `select` and `reject` call for each item.
+const COMPARISONS: [(&[&str], Compare); 6] = [
+    (&["eq", "equalto", "=="], |a, b| a == b),
+    (&["ne", "!="], |a, b| a != b),
+    (&["lt", "lessthan", "<"], |a, b| a < b),
+    (&["le", "<="], |a, b| a <= b),
+    (&["gt", "greaterthan", ">"], |a, b| a > b),
+    (&["ge", ">="], |a, b| a >= b),
+];
+
+thread_local! {
+    /// When the rendering on this thread has to be over; each has a thread of its own.
+    static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Starts the clock of the rendering on this thread.
+pub(super) fn start() {
+    DEADLINE.set(Some(Instant::now() + Duration::from_millis(TIME_MS_MAX)));
+}
+
+fn in_time() -> Result<(), Error> {
+    match DEADLINE.get() {
+        Some(deadline) if Instant::now() > deadline => Err(failed("it takes too long")),
+        _ => Ok(()),
+    }
+}
 
 /// The words with which a template refuses a conversation.
 #[derive(Debug)]
@@ -90,6 +124,16 @@ pub(super) fn environment() -> Environment<'static> {
     environment.add_filter(KEEP, |state: &State, value: &Value, namespace: Option<Value>| {
         keep(state, value, namespace.as_ref())
     });
+    environment.add_filter(HURRY, |value: &Value| in_time().map(|()| value.clone()));
+    for (names, compare) in COMPARISONS {
+        for name in names {
+            environment
+                .add_test(*name, move |a: &Value, b: &Value| in_time().map(|()| compare(a, b)));
+        }
+    }
+    environment.add_test("in", |state: &State, item: &Value, all: &Value| {
+        in_time().and_then(|()| minijinja::tests::is_in(state, item, all))
+    });
     environment.add_filter("tojson", to_json);
     environment.add_filter("split", |value: &Value, by: Option<&str>, most: Option<i64>| {
         bounded_text(value)?;
@@ -106,6 +150,12 @@ pub(super) fn environment() -> Environment<'static> {
     environment.add_function("dict", |state: &State, fields: Kwargs| {
         keep(state, &Value::from(fields), None)
     });
+    environment.add_function(
+        "range",
+        |state: &State, from: isize, to: Option<isize>, by: Option<isize>| {
+            keep(state, &minijinja::functions::range(from, to, by)?, None)
+        },
+    );
     environment.add_function("raise_exception", |words: String| -> Result<Value, Error> {
         let error = Error::new(ErrorKind::InvalidOperation, "the template refuses");
         Err(error.with_source(Refusal(words)))
@@ -124,6 +174,7 @@ fn failed(problem: &'static str) -> Error {
 /// else: so no value can contain itself. With `namespace`, the value is about to be kept there and
 /// counts together with what it holds.
 fn keep(state: &State, value: &Value, namespace: Option<&Value>) -> Result<Value, Error> {
+    in_time()?;
     let mut budget = Budget { nodes: NODES_MAX, bytes: TEMPLATE_OUTPUT_BYTES_MAX };
     if let Some(namespace) = namespace {
         budget.copy_map(namespace, 0)?;
@@ -207,6 +258,7 @@ fn bounded_text(value: &Value) -> Result<(), Error> {
 
 /// The methods of Python's values, those that make more than they are given with a bound.
 fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+    in_time()?;
     for text in args.iter().chain([value]) {
         bounded_text(text)?;
         state.consume_fuel(text.as_str().map_or(0, |text| text.len() as u64 / 64))?;

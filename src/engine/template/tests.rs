@@ -192,7 +192,7 @@ fn what_has_no_bound_is_refused_before_it_is_parsed() {
 fn what_grows_while_it_runs_is_stopped() {
     let namespace = |start: &str, step: &str, end: &str| {
         format!(
-            "{{% set ns = namespace(x={start}) %}}{{% for i in range(8000) %}}\
+            "{{% set ns = namespace(x={start}) %}}{{% for i in range(4000) %}}\
              {{% set ns.x = {step} %}}{{% endfor %}}{end}"
         )
     };
@@ -234,13 +234,20 @@ fn what_grows_while_it_runs_is_stopped() {
         "{{ '{:>1000000000}'.format('x') }}".to_owned(),
         long_text("{{ x.replace('x', x) }}"),
         long_text("{{ x|replace('x', x) }}"),
-        long_text("{{ x.join(range(8000)) }}"),
-        long_text("{{ range(8000)|join(x) }}"),
+        long_text("{{ x.join(range(4000)) }}"),
+        long_text("{{ range(4000)|join(x) }}"),
         long_text("{{ x.split('') }}"),
         long_text("{{ x|list|tojson }}"),
+        "{% set a = [[range(4000)|list]] %}{% set b = [[range(4000)|list]] %}\
+         {{ range(4000)|map('attr', 'x')|map('default', a)|select('eq', b)|list\
+         |map('default', a)|reject('eq', a)|list|length }}{{ range(5000) }}"
+            .to_owned(),
         long_text("{{ (x ~ x ~ x ~ x ~ x)|length }}"),
-        long_text("{% for i in range(8000) %}{% set y = x.count('y') %}{% endfor %}"),
-        long_text("{% for i in range(8000) %}{% set y %}{{ x }}{% endset %}{% endfor %}"),
+        long_text("{% for i in range(4000) %}{% set y = x.count('y') %}{% endfor %}"),
+        "{% set a = [range(4000)|list] %}{% set b = [range(4000)|list] %}{% for i in range(4000) %}\
+         {% for j in range(4000) %}{% if a == b %}{% endif %}{% endfor %}{% endfor %}"
+            .to_owned(),
+        long_text("{% for i in range(4000) %}{% set y %}{{ x }}{% endset %}{% endfor %}"),
         "{{ strftime_now('%Y'.replace('Y', 'YYYYYYYYYYYYYYYYYYYYYYYYYYYYYYYYYYYYYYYYY') ~ \
          'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx') }}"
             .to_owned(),
