@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -32,6 +32,7 @@ pub struct Stdout {
     lines: Mutex<Lines>,
     changed: Condvar,
     lost: AtomicU64,
+    broken: AtomicBool,
 }
 
 #[derive(Default)]
@@ -49,6 +50,7 @@ impl Stdout {
             lines: Mutex::default(),
             changed: Condvar::new(),
             lost: AtomicU64::new(0),
+            broken: AtomicBool::new(false),
         });
         let writer = Arc::clone(&stdout);
         thread::Builder::new()
@@ -92,7 +94,9 @@ impl Stdout {
 
     /// What was lost since the last call, provided that there is room again to tell of it.
     pub fn take_lost(&self) -> Option<u64> {
+        // Telling a broken sink of its losses would only be the next loss.
         if self.lost.load(Ordering::Relaxed) == 0
+            || self.broken.load(Ordering::Relaxed)
             || self.lock().waiting.len() > STDOUT_LINES_MAX / 2
         {
             return None;
@@ -107,7 +111,6 @@ impl Stdout {
     }
 
     fn write_all(&self, mut sink: impl Write) {
-        let mut complained = false;
         loop {
             let batch: Vec<String> = {
                 let mut lines = self.lock();
@@ -120,12 +123,13 @@ impl Stdout {
                 lines.waiting.drain(..).collect()
             };
             let count = batch.len() as u64;
-            if let Err(error) = write_batch(&mut sink, batch) {
+            let written = write_batch(&mut sink, batch);
+            let broken_before = self.broken.swap(written.is_err(), Ordering::Relaxed);
+            if let Err(error) = written {
                 self.lost.fetch_add(count, Ordering::Relaxed);
-                if !complained {
+                if !broken_before {
                     tracing::warn!(%error, "stdout can't be written; narrations to it are lost");
                 }
-                complained = true;
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Our own reader of a GGUF header (versions 2 and 3, little endian): it checks a model file before
 //! candle sees it. Format: the specification `docs/gguf.md` of the ggml project.
 //! Never maps the file, never reads a weight, never allocates by a length that it has not held
-//! against a limit and against the bytes left in the file. Whatever is wrong is an error, not a panic.
+//! against a limit and against the bytes left in the file, and answers nonsense with an error.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -320,7 +320,7 @@ impl Gguf {
         &self.path
     }
 
-    /// An error about this file, for those that read its metadata: `problem` should end in what to do.
+    /// An error about this file, for those that read its metadata; `problem` ends in what to do.
     pub fn error(&self, problem: impl fmt::Display) -> Error {
         Error::new(Kind::Model, format!("{}: {problem}", self.file))
     }
@@ -328,7 +328,7 @@ impl Gguf {
     fn lacks(&self, key: &str, expected: &str) -> Error {
         let found = self.metadata.get(key).map_or("nothing", Value::sort);
         self.error(format_args!(
-            "expected {expected} at metadata key '{}', found {found}; the model needs converting again",
+            "expected {expected} at metadata key '{}', found {found}; convert the model again",
             shown(key)
         ))
     }

@@ -85,7 +85,9 @@ impl Engine {
                 return;
             }
             self.sweep();
-            self.step();
+            if catch_unwind(AssertUnwindSafe(|| self.step())).is_err() {
+                self.fail_all(&Error::new(Kind::Inference, "the model's computation panicked"));
+            }
         }
     }
 
@@ -139,23 +141,22 @@ impl Engine {
         }
         let plan: Vec<(usize, usize, bool)> =
             chunks.iter().map(|c| (c.slot, c.tokens.len(), c.logits)).collect();
-        let decoder = &mut self.decoder;
-        let result =
-            catch_unwind(AssertUnwindSafe(|| decoder.step(&chunks))).unwrap_or_else(|_| {
-                Err(Error::new(Kind::Inference, "the model's computation panicked"))
-            });
-        drop(chunks);
+        let result = self.decoder.step(&chunks);
         self.pulse.steps.fetch_add(1, Ordering::Relaxed);
         self.pulse.resident_bytes.store(self.decoder.resident_bytes(), Ordering::Relaxed);
         match result {
             Ok(logits) => self.take_in(&plan, logits),
             Err(error) => {
                 tracing::error!(error = error.trail(), "a step failed");
-                for (at, ..) in plan {
-                    let again = Error::new(error.kind(), error.to_string());
-                    self.finish(at, Outcome::Failed(again));
-                }
+                self.fail_all(&error);
             }
+        }
+    }
+
+    /// Ends every running job for a step that failed; which of them made it fail can't be known.
+    fn fail_all(&mut self, error: &Error) {
+        for at in 0..self.slots.len() {
+            self.finish(at, Outcome::Failed(Error::new(error.kind(), error.to_string())));
         }
     }
 

@@ -88,7 +88,8 @@ impl ChatTemplate {
 
     fn context(&self, messages: &[Message]) -> Value {
         let message = |message: &Message| {
-            minijinja::context! { role => message.role.as_str(), content => message.content.as_str() }
+            let (role, content) = (message.role.as_str(), message.content.as_str());
+            minijinja::context! { role, content }
         };
         minijinja::context! {
             messages => messages.iter().map(message).collect::<Vec<_>>(),

@@ -72,7 +72,7 @@ impl<R: Read> Header<R> {
                 format!("version {version}")
             };
             return Err(self.error(format_args!(
-                "expected GGUF version 2 or 3, little endian, found {found}; convert the model again"
+                "expected GGUF version 2 or 3, little endian, found {found}; convert it again"
             )));
         }
         let tensors = self.u64(place)?;
@@ -323,7 +323,7 @@ impl<R: Read> Header<R> {
     fn fill(&mut self, place: Place<'_>, bytes: &mut [u8]) -> Result<()> {
         self.reader.read_exact(bytes).map_err(|error| {
             self.error(format_args!(
-                "{place} at byte {} can't be read: {error}; check the disk and fetch the file again",
+                "{place} at byte {} can't be read: {error}; check the disk or fetch it again",
                 self.at
             ))
             .because(error)
