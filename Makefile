@@ -18,7 +18,7 @@ test: toolchain model
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path filters/Cargo.toml
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) test --locked --manifest-path filters/Cargo.toml
+	$(CARGO) test --locked --release --manifest-path filters/Cargo.toml
 	$(CARGO) test --locked
 
 bench: build model
