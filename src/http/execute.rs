@@ -197,6 +197,15 @@ async fn tokenize(model: &Model, prompt: Prompt) -> Result<(Vec<u32>, usize, Dur
                         "this model has no chat template; send `prompt` in place of `messages`";
                     return Err(crate::error::Error::new(Kind::Request, what));
                 };
+                for message in &messages {
+                    // Else a message could end its own turn and speak as somebody else.
+                    let as_text = language.tokenizer.encode(&message.content, false)?;
+                    if language.tokenizer.encode(&message.content, true)? != as_text {
+                        let what =
+                            "a message holds one of the model's own control marks; remove it";
+                        return Err(crate::error::Error::new(Kind::Request, what));
+                    }
+                }
                 let chars = messages.iter().map(|m| m.content.chars().count()).sum();
                 (language.tokenizer.encode_chat(&template.render(&messages)?)?, chars)
             }

@@ -1,7 +1,7 @@
 //! Reads a template's source before the parser does: refuses what nests too deep or has no bound,
 //! and puts the filter [`KEEP`] around whatever makes or passes on a list, a map or a tuple, so
-//! that no value can grow by referring to others again and again, and [`HURRY`] around conditions, so
-//! that no loop runs on. Adds to the source only, but for `generation` tags; takes nothing away.
+//! that no value can grow by referring to others again and again, and [`HURRY`] around conditions,
+//! so that no loop runs on. Adds to the source only, but for `generation` tags; takes nothing away.
 
 use crate::limits::TEMPLATE_DEPTH_MAX;
 

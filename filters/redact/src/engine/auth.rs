@@ -27,9 +27,10 @@ pub(super) fn find(scan: &Scan, at: usize) -> Option<Find> {
     }
     let end = scan.run(start, is_token);
     let cut = scan.is_cut(end) && end > start;
+    let replaced = scan.byte(end).is_some() && scan.ends(end);
     let end = scan.trimmed(start, end);
     let token = scan.bytes.get(start..end)?;
-    let credential = if basic { holds_password(token) } else { looks_random(token) };
+    let credential = if basic { !replaced && holds_password(token) } else { looks_random(token) };
     (credential || cut && token.len() >= 4).then_some(Find::new(start, end, Family::Credential))
 }
 

@@ -28,12 +28,11 @@ pub(super) fn find(scan: &Scan, at: usize) -> Option<Find> {
     let mut found = None;
     let mut place = at;
     loop {
-        let group = scan.rest(place).iter().take(DIGITS_MAX + 1).take_while(|b| b.is_ascii_digit());
-        let length = group.clone().count();
+        let length = group_length(scan, place);
         if length < GROUP_MIN || count + length > DIGITS_MAX {
             break;
         }
-        for (digit, byte) in digits[count..].iter_mut().zip(group) {
+        for (digit, byte) in digits[count..].iter_mut().zip(&scan.bytes[place..place + length]) {
             *digit = byte - b'0';
         }
         count += length;
@@ -55,27 +54,43 @@ pub(super) fn find(scan: &Scan, at: usize) -> Option<Find> {
     found
 }
 
+/// Digits in a row, one more than a card can have at most. A denied text ends them.
+fn group_length(scan: &Scan, from: usize) -> usize {
+    (from..=from + DIGITS_MAX)
+        .take_while(|&at| scan.behind(at).is_some_and(|byte| byte.is_ascii_digit()))
+        .count()
+}
+
 fn is_dash(scan: &Scan, at: usize) -> bool {
-    scan.byte(at) == Some(b'-')
+    scan.behind(at) == Some(b'-')
 }
 
 fn is_card(scan: &Scan, digits: &[u8], end: usize) -> bool {
     if scan.is_cut(end) && digits.len() >= DIGITS_CUT_MIN {
-        return has_brand(digits);
+        return has_brand(digits, true);
     }
     let next_is_digit = scan.byte(end + 1).is_some_and(|byte| byte.is_ascii_digit());
-    let goes_on = match scan.byte(end) {
+    let goes_on = match scan.behind(end) {
         Some(b'.') => next_is_digit,
         Some(byte) => byte.is_ascii_alphanumeric(),
         None => false,
     };
-    digits.len() >= DIGITS_MIN && !goes_on && has_brand(digits) && has_check_digit(digits)
+    digits.len() >= DIGITS_MIN && !goes_on && has_brand(digits, false) && has_check_digit(digits)
 }
 
-/// First digits of the brands: 2221 to 2720, 30, 34 to 39, 4, 50 to 59 and 6.
-fn has_brand(digits: &[u8]) -> bool {
+/// First digits of the brands, and the lengths that their numbers have.
+fn has_brand(digits: &[u8], cut: bool) -> bool {
     let first = digits[..4].iter().fold(0, |number, &digit| number * 10 + u32::from(digit));
-    matches!(first, 2221..=2720 | 3000..=3099 | 3400..=6999)
+    let lengths: &[usize] = match first {
+        4000..=4999 => &[13, 16, 19],
+        2221..=2720 | 5100..=5599 => &[16],
+        3400..=3499 | 3700..=3799 => &[15],
+        3000..=3099 | 3600..=3699 | 3800..=3999 => &[14, 16],
+        3528..=3589 => &[16, 19],
+        5000..=5099 | 5600..=6999 => &[13, 14, 15, 16, 17, 18, 19],
+        _ => &[],
+    };
+    lengths.contains(&digits.len()) || (cut && !lengths.is_empty())
 }
 
 /// The check digit of ISO/IEC 7812: from the right, every second digit is doubled.

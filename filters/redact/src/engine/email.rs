@@ -24,19 +24,29 @@ fn is_local(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '.' | '_' | '+' | '-')
 }
 
-/// End of the domain: the last label that can be a top-level domain.
+/// End of the domain; where there is none, of the part before a text that the operator denies.
 fn domain(scan: &Scan, from: usize) -> Option<usize> {
     let rest = scan.text.get(from..)?;
-    let domain = rest.trim_start_matches(|c: char| c.is_alphanumeric() || matches!(c, '.' | '-'));
-    let domain = rest[..rest.len() - domain.len()].trim_end_matches('.');
+    let behind = rest.trim_start_matches(|c: char| c.is_alphanumeric() || matches!(c, '.' | '-'));
+    let domain = &rest[..rest.len() - behind.len()];
+    let domain = domain.split("..").next().unwrap_or(domain).trim_end_matches('.');
     if !domain.is_empty() && scan.is_cut(from + domain.len()) {
         return Some(from + domain.len());
     }
+    let end = top_level_end(domain).or_else(|| {
+        let denied = (0..domain.len()).find(|place| scan.denied(from + place).is_some())?;
+        top_level_end(domain.get(..denied)?)
+    });
+    end.map(|end| from + end)
+}
+
+/// End of the last label that can be a top-level domain.
+fn top_level_end(domain: &str) -> Option<usize> {
     let mut end = None;
     let mut label_start = 0;
     for label in domain.split('.').take_while(|label| !label.is_empty()) {
         if label_start > 0 {
-            end = top_level(label).map(|length| from + label_start + length).or(end);
+            end = top_level(label).map(|length| label_start + length).or(end);
         }
         label_start += label.len() + 1;
     }
@@ -48,8 +58,12 @@ fn top_level(label: &str) -> Option<usize> {
     if label.starts_with("xn--") {
         return Some(label.len());
     }
-    let after = label.trim_start_matches(char::is_alphabetic);
-    let length = label.len() - after.len();
-    let letters = label[..length].chars().take(2).count();
-    (letters == 2 && (after.is_empty() || after.starts_with('-'))).then_some(length)
+    let ascii = label.bytes().take_while(u8::is_ascii_alphabetic).count();
+    if ascii > 0 {
+        // A digit would make it a version; letters of another script are no part of it.
+        let next = label.as_bytes().get(ascii);
+        return (ascii > 1 && next.is_none_or(|byte| !byte.is_ascii_digit())).then_some(ascii);
+    }
+    let other = label.len() - label.trim_start_matches(char::is_alphabetic).len();
+    (label[..other].chars().nth(1).is_some()).then_some(other)
 }

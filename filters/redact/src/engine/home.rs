@@ -18,7 +18,7 @@ pub(super) fn find(scan: &Scan, at: usize) -> Option<Find> {
     } else if rest.starts_with(b"/Users/") {
         (windows_start(scan, at).or_else(|| unix_start(scan, at))?, at + 7)
     } else {
-        let width = rest.iter().take_while(|&&byte| byte == b'\\').count();
+        let width = rest.iter().take(5).take_while(|&&byte| byte == b'\\').count();
         let users = rest.get(width..width + 5)?;
         if !(1..=4).contains(&width) || !users.eq_ignore_ascii_case(b"users") {
             return None;
@@ -71,7 +71,7 @@ fn name_end(scan: &Scan, from: usize, windows: bool) -> Option<usize> {
 fn spaced_name_end(scan: &Scan, from: usize) -> Option<usize> {
     let window = scan.rest(from).iter().take(SPACED_BYTES_MAX);
     let end = from + window.take_while(|&&byte| is_name(byte) || byte == b' ').count();
-    (scan.byte(end) == Some(b'\\') && (from..end).all(|at| scan.mark(at).is_none())).then_some(end)
+    (scan.byte(end) == Some(b'\\') && (from..end).all(|at| !scan.ends(at))).then_some(end)
 }
 
 fn is_name(byte: u8) -> bool {

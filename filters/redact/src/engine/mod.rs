@@ -226,22 +226,41 @@ impl<'p, 't> Scan<'p, 't> {
 
     /// Does what a find says. Returns where to read on.
     fn settle(&mut self, find: Find) -> usize {
-        let Find { start, end, verdict } = find;
+        let Find { start, mut end, verdict } = find;
         let replacement = match verdict {
             Verdict::Take(_) if self.policy.allows(&self.text[start..end]) => None,
             Verdict::Take(family) => Some(self.policy.replacement(family)),
             Verdict::Tilde => Some("~"),
             Verdict::Keep => None,
         };
-        self.floor = end;
         self.floor_byte = self.bytes[end - 1];
         if let Some(replacement) = replacement {
+            end = self.whole(start, end);
             self.clean.push_str(&self.text[self.copied..start]);
             self.clean.push_str(replacement);
             self.copied = end;
             self.floor_byte = replacement.bytes().next_back().unwrap_or(b' ');
         }
+        self.floor = end;
         end
+    }
+
+    /// End of a find, and of what begins in it and reaches beyond: numbers and credentials have blanks.
+    fn whole(&self, start: usize, end: usize) -> usize {
+        let mut whole = end;
+        let mut at = start;
+        while at < whole {
+            if self.triggers(at) && !self.before(at).is_ascii_alphanumeric() {
+                let inner = match self.bytes[at] {
+                    b'0'..=b'9' => card::find(self, at),
+                    b'b' | b'B' => auth::find(self, at),
+                    _ => None,
+                };
+                whole = inner.map_or(whole, |inner| whole.max(inner.end));
+            }
+            at += 1;
+        }
+        whole
     }
 
     fn finish(mut self) -> Cow<'t, str> {
@@ -259,6 +278,17 @@ impl<'p, 't> Scan<'p, 't> {
 
     fn byte(&self, at: usize) -> Option<u8> {
         self.bytes.get(at).copied()
+    }
+
+    /// The byte that a reader of the result sees behind a find: none where something else begins
+    /// that will be replaced, so that a second reading decides as the first.
+    fn behind(&self, at: usize) -> Option<u8> {
+        self.byte(at).filter(|_| !self.ends(at) && self.denied(at).is_none())
+    }
+
+    /// Whether nothing that began before reaches beyond here: a replacement or a private key begins.
+    fn ends(&self, at: usize) -> bool {
+        self.mark(at).is_some() || (self.bytes[at] == b'-' && pem::begin(self, at).is_some())
     }
 
     fn rest(&self, at: usize) -> &'t [u8] {
@@ -285,13 +315,23 @@ impl<'p, 't> Scan<'p, 't> {
         whole.then_some(Find::new(at, end, Family::Denied))
     }
 
-    /// End of the bytes from here on that satisfy a condition. A replacement ends them too.
+    /// End of the bytes from here on that satisfy a condition. A replacement and a private key end them.
     fn run(&self, from: usize, wanted: impl Fn(u8) -> bool) -> usize {
+        self.run_to(from, self.bytes.len(), wanted)
+    }
+
+    /// The same, and not beyond `limit`.
+    fn run_to(&self, from: usize, limit: usize, wanted: impl Fn(u8) -> bool) -> usize {
         let mut at = from;
-        while self.byte(at).is_some_and(&wanted) && self.mark(at).is_none() {
+        while at < limit && self.byte(at).is_some_and(&wanted) && !self.ends(at) {
             at += 1;
         }
         at
+    }
+
+    /// The text between, up to a character boundary.
+    fn look(&self, start: usize, end: usize) -> &'t str {
+        &self.text[start..self.text.floor_char_boundary(end)]
     }
 
     /// End of the blanks from here on, a few at most.
@@ -309,10 +349,7 @@ impl<'p, 't> Scan<'p, 't> {
     /// `end` without the punctuation of the sentence around.
     fn trimmed(&self, start: usize, end: usize) -> usize {
         let around = ['.', ',', ';', ':', '!', '?', ')', ']', '}', '>', '|', '…'];
-        match self.text.get(start..end) {
-            Some(piece) => start + piece.trim_end_matches(around).len(),
-            None => end,
-        }
+        start + self.look(start, end).trim_end_matches(around).len()
     }
 }
 

@@ -7,6 +7,8 @@ use super::{Family, Find, Scan, looks_random};
 const NAME_MAX: usize = 24;
 /// Bytes before a colon or an equals sign that are looked at for them.
 const NAME_BYTES_MAX: usize = 48;
+/// Bytes of a value that are looked at to tell whether it is a secret.
+const LOOK_BYTES_MAX: usize = 256;
 
 /// Ends of names whose value is always a secret, without case and separators.
 const SECRET: &[&str] = &[
@@ -77,19 +79,21 @@ pub(super) fn find(scan: &Scan, at: usize) -> Option<Find> {
     // `:=`, `==` and `=>` as well.
     let after = at + 1 + usize::from(matches!(scan.byte(at + 1), Some(b'=' | b'>')));
     let value = Value::behind(scan, after)?;
-    let text = scan.text.get(value.start..value.end)?;
+    let text = scan.look(value.start, value.end);
     match kind {
-        Kind::Authorization => authorization(scan, value),
+        Kind::Authorization => authorization(scan, value.start),
         Kind::Cookie => {
-            let end = line_end(scan, value.start);
-            let line = scan.text.get(value.start..end)?;
-            line.contains('=').then_some(Find::new(value.start, end, Family::Secret))
+            let find = Find::new(value.start, line_end(scan, value.start), Family::Secret);
+            text.contains('=').then_some(find)
         }
-        _ => is_value(kind, link, value.quoted, text).then_some(Find::new(
-            value.start,
-            value.end,
-            Family::Secret,
-        )),
+        Kind::Secret | Kind::Token if names_scheme(text) => authorization(scan, value.start),
+        // What was replaced in it may have held blanks.
+        Kind::Token | Kind::Maybe
+            if value.quoted && scan.byte(value.end).is_some() && scan.ends(value.end) =>
+        {
+            None
+        }
+        _ => is_value(kind, link, value.quoted, text).then(|| value.find(scan)),
     }
 }
 
@@ -174,7 +178,7 @@ fn kind_of(name: &[u8]) -> Option<Kind> {
     MAYBE.iter().any(|word| name.has_word(word)).then_some(Kind::Maybe)
 }
 
-/// Where a value stands.
+/// Where a value stands. The end of one without quotes may lie further on.
 #[derive(Clone, Copy)]
 struct Value {
     start: usize,
@@ -193,19 +197,53 @@ impl Value {
                 Self { start, end: quoted_end(scan, start, quote, escapes > 0), quoted: true }
             }
             None => {
-                let end = scan.run(from, |byte| byte > b' ' && !b"\"'`&;<".contains(&byte));
+                let end = unquoted_end(scan, from, from + LOOK_BYTES_MAX);
                 Self { start: from, end: scan.trimmed(from, end), quoted: false }
             }
         };
         (value.start < value.end).then_some(value)
     }
+
+    fn find(self, scan: &Scan) -> Find {
+        let Self { start, mut end, quoted } = self;
+        if !quoted {
+            end = scan.trimmed(start, unquoted_end(scan, start, scan.bytes.len()));
+        }
+        Find::new(start, end, Family::Secret)
+    }
+}
+
+/// Where a value without quotes ends: with the word, or before a comma that another key follows.
+fn unquoted_end(scan: &Scan, from: usize, limit: usize) -> usize {
+    let mut at = from;
+    loop {
+        at = scan.run_to(at, limit, |byte| byte > b' ' && !b"\"'`&;<,".contains(&byte));
+        if at >= limit || scan.byte(at) != Some(b',') || scan.ends(at) || is_key(scan, at + 1) {
+            return at;
+        }
+        at += 1;
+    }
+}
+
+/// Whether a name and an equals sign or a colon stand here.
+fn is_key(scan: &Scan, from: usize) -> bool {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    let end = scan.run_to(from, from + NAME_BYTES_MAX, is_name);
+    // One that was replaced in part is still a name.
+    let ends = scan.byte(end).is_some_and(|byte| matches!(byte, b'=' | b':') || scan.ends(end));
+    end > from && ends
+}
+
+/// Whether a value goes on behind a blank: `token: Bearer …`.
+fn names_scheme(value: &str) -> bool {
+    value.eq_ignore_ascii_case("bearer") || value.eq_ignore_ascii_case("basic")
 }
 
 /// Where a quoted value ends: before its quote, or with the line when that was cut off.
 fn quoted_end(scan: &Scan, start: usize, quote: u8, escaped: bool) -> usize {
     let mut at = start;
     while let Some(byte) = scan.byte(at) {
-        let ends = byte == b'\n' || scan.mark(at).is_some();
+        let ends = byte == b'\n' || scan.ends(at);
         match byte {
             _ if ends => break,
             b'\\' if escaped && scan.byte(at + 1) == Some(quote) => break,
@@ -224,10 +262,10 @@ fn line_end(scan: &Scan, start: usize) -> usize {
 }
 
 /// The credential in an `Authorization` header; its scheme stays.
-fn authorization(scan: &Scan, value: Value) -> Option<Find> {
+fn authorization(scan: &Scan, from: usize) -> Option<Find> {
     let is_word = |byte: u8| byte > b' ' && !b"\"'`,;".contains(&byte);
-    let word = scan.run(value.start, is_word);
-    let scheme = scan.text.get(value.start..word)?.to_ascii_lowercase();
+    let word = scan.run(from, is_word);
+    let scheme = scan.text.get(from..word)?.to_ascii_lowercase();
     let fields = SCHEMES_WITH_FIELDS.contains(&scheme.as_str());
     let (start, end) = if fields || SCHEMES.contains(&scheme.as_str()) {
         let start = scan.blanks(word);
@@ -236,7 +274,7 @@ fn authorization(scan: &Scan, value: Value) -> Option<Find> {
     } else if is_prose(&scheme) {
         return None;
     } else {
-        (value.start, scan.trimmed(value.start, word))
+        (from, scan.trimmed(from, word))
     };
     (start < end).then_some(Find::new(start, end, Family::Credential))
 }

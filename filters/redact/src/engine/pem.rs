@@ -8,6 +8,11 @@ const LABEL_BYTES_MAX: usize = 64;
 
 /// The private key whose first dash stands here. One that is cut reaches to the end of the text.
 pub(super) fn find(scan: &Scan, at: usize) -> Option<Find> {
+    Some(Find::new(at, end(scan, begin(scan, at)?), Family::PrivateKey))
+}
+
+/// Where the label of the private key begins whose first dash stands here.
+pub(super) fn begin(scan: &Scan, at: usize) -> Option<usize> {
     let rest = scan.rest(at);
     if !rest.starts_with(b"----") || scan.before(at) == b'-' {
         return None;
@@ -15,10 +20,7 @@ pub(super) fn find(scan: &Scan, at: usize) -> Option<Find> {
     let begin = rest.iter().take(LABEL_BYTES_MAX).take_while(|&&byte| byte == b'-').count();
     let begin = begin + usize::from(rest.get(begin) == Some(&b' '));
     let label = rest.get(begin..)?.strip_prefix(b"BEGIN ")?;
-    if !label_of(label).windows(11).any(|words| words == b"PRIVATE KEY") {
-        return None;
-    }
-    Some(Find::new(at, end(scan, at + begin), Family::PrivateKey))
+    label_of(label).windows(11).any(|words| words == b"PRIVATE KEY").then_some(at + begin)
 }
 
 /// The label up to its dashes.

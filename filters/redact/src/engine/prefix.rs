@@ -98,16 +98,13 @@ fn key_end(scan: &Scan, at: usize, known: &Prefix) -> Option<usize> {
     if !whole && !(look.len() >= 2 && scan.is_cut(start + look.len())) {
         return None;
     }
-    let end = scan.run(start, is_key);
     // An access key id has its length, and ends there.
-    if upper_only && whole && (end - start != min || goes_on(scan, end)) {
-        return None;
+    if upper_only && whole {
+        let goes_on = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        return scan.behind(start + min).is_none_or(|byte| !goes_on(byte)).then_some(start + min);
     }
+    let end = scan.run(start, is_key);
     Some(scan.trimmed(start, end))
-}
-
-fn goes_on(scan: &Scan, at: usize) -> bool {
-    scan.byte(at).is_some_and(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
 
 /// A JSON Web Token: header, payload and signature in base64url. One that is cut counts as well.

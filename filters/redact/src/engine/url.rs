@@ -30,19 +30,16 @@ pub(super) fn find(scan: &Scan, at: usize) -> Option<Find> {
     (start < end && scan.mark(start).is_none()).then_some(Find::new(start, end, Family::Password))
 }
 
-/// Reads up to the path. What stands in a replacement does not count.
+/// Reads up to the path, or up to what was replaced before.
 fn authority(scan: &Scan, from: usize) -> Authority {
     let mut found = Authority { end: from, ..Authority::default() };
     while let Some(byte) = scan.byte(found.end) {
         let here = found.end;
-        if let Some(end) = scan.mark(here) {
-            found.end = end;
-            continue;
-        }
         match byte {
             b'@' => found.at_sign = Some(here),
+            b'\\' if found.colon.is_none() => break,
             b':' if found.colon.is_none() => found.colon = Some(here),
-            _ if !is_authority(byte) || scan.is_cut(here) => break,
+            _ if !is_authority(byte) || scan.is_cut(here) || scan.ends(here) => break,
             _ => {}
         }
         found.end += 1;
@@ -56,8 +53,9 @@ fn authority(scan: &Scan, from: usize) -> Authority {
     found
 }
 
+/// A tilde ends it as the slash did that a home folder began with.
 fn is_authority(byte: u8) -> bool {
-    byte > b' ' && !matches!(byte, b'/' | b'?' | b'#' | b'"' | b'\'' | b'`' | b'<' | b'>' | b'\\')
+    byte > b' ' && !matches!(byte, b'/' | b'~' | b'?' | b'#' | b'"' | b'\'' | b'`' | b'<' | b'>')
 }
 
 fn looks_like_a_port(scan: &Scan, from: usize, start: usize) -> bool {
@@ -68,8 +66,8 @@ fn looks_like_a_port(scan: &Scan, from: usize, start: usize) -> bool {
 fn behind_a_slash(scan: &Scan, from: usize) -> Option<usize> {
     let window = scan.rest(from).iter().take(SLASHED_BYTES_MAX);
     let length = window
-        .take_while(|&&byte| byte != b'@' && (is_authority(byte) || b"/?#".contains(&byte)))
+        .take_while(|&&byte| byte != b'@' && (is_authority(byte) || b"/~?#".contains(&byte)))
         .count();
     let end = from + length;
-    (scan.byte(end) == Some(b'@') && (from..end).all(|at| scan.mark(at).is_none())).then_some(end)
+    (scan.byte(end) == Some(b'@') && (from..end).all(|at| !scan.ends(at))).then_some(end)
 }
