@@ -145,9 +145,8 @@ impl Chains {
             spec.timeout,
             spec.memory_mib,
         );
-        match old.entries().iter().any(|known| same(known, &entry)) {
-            true => {} // tried before
-            false => try_on_samples(&self.host, &entry).map_err(rejected)?,
+        if !old.entries().iter().any(|known| same(known, &entry)) {
+            try_on_samples(&self.host, &entry).map_err(rejected)?;
         }
         Ok(entry)
     }

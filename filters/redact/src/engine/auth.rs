@@ -40,7 +40,7 @@ fn names(scan: &Scan, at: usize, scheme: &[u8]) -> bool {
 }
 
 fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"._~+/=-".contains(&byte)
+    byte.is_ascii_alphanumeric() || b"._+/=-".contains(&byte)
 }
 
 /// Whether base64 holds printable text with a colon.
