@@ -155,9 +155,15 @@ fn values_of_named_keys_go_and_their_names_stay() {
 #[test]
 fn a_private_key_is_never_taken_in_part() {
     let pem = pem("RSA PRIVATE KEY");
-    for before in
-        ["PRIVATE_KEY=", "password: ab", "/home/ada", "k=\"", "sk-ant-abcdefgh", "https://a:"]
-    {
+    for before in [
+        "PRIVATE_KEY=",
+        "password: ab",
+        "/home/ada",
+        "k=\"",
+        "password='\\",
+        "sk-ant-abcdefgh",
+        "https://a:",
+    ] {
         let read = clean(&format!("{before}{pem} end"));
         assert!(read.ends_with("[redacted:private-key] end"), "{read}");
     }
@@ -529,6 +535,7 @@ fn what_was_redacted_is_not_redacted_again() {
     }
 }
 
+/// More of them where the environment asks for it: `ROUNDS=20000000`, in release.
 fn rounds() -> usize {
     std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(20_000)
 }
@@ -644,9 +651,7 @@ fn a_megabyte_of_triggers_is_read_in_linear_time() {
         "x[redacted:email]://",
     ] {
         let text = piece.repeat(1_000_000 / piece.len());
-        let began = std::time::Instant::now();
         let once = redact(&policy, &text);
         assert!(once.len() <= 12 * text.len());
-        eprintln!("{piece:?} {:?}", began.elapsed());
     }
 }

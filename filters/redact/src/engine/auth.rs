@@ -11,6 +11,11 @@ pub(super) const fn may_begin(byte: u8) -> bool {
     matches!(byte, b'b' | b'B')
 }
 
+/// Whether the name of a scheme may begin with these two bytes.
+pub(super) const fn may_begin_with(first: u8, second: u8) -> bool {
+    may_begin(first) && matches!(second, b'a' | b'A' | b'e' | b'E')
+}
+
 /// The credential behind the scheme that is named here.
 pub(super) fn find(scan: &Scan, at: usize) -> Option<Find> {
     let (name, basic) = if names(scan, at, b"bearer") {

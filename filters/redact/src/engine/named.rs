@@ -39,6 +39,11 @@ const MAYBE: &[&str] = &["pass", "auth", "sig", "signature", "session", "session
 /// Words that make a token one of the model's.
 const OF_TEXT: &str = "first last next per max min eos bos pad unk sep cls mask stop start end special each by \
     prompt output input unexpected";
+/// The last three bytes of every name in question, so that nearly all others are known by them.
+const LASTS: [&[u8; 3]; 20] = [
+    b"ord", b"swd", b"pwd", b"ase", b"ode", b"ret", b"key", b"ken", b"ial", b"als", b"ass", b"uth",
+    b"sig", b"ure", b"ion", b"nid", b"_id", b"-id", b"jwt", b"kie",
+];
 /// Words that stand behind a colon without being a secret.
 const PROSE: &str = "a an and are at can cannot could disabled enabled empty expected false for has hidden in \
     invalid is missing must no none not null of optional or redacted required should some \
@@ -83,8 +88,11 @@ pub(super) fn find(scan: &Scan, at: usize) -> Option<Find> {
     match kind {
         Kind::Authorization => authorization(scan, value.start),
         Kind::Cookie => {
-            let find = Find::new(value.start, line_end(scan, value.start), Family::Secret);
-            text.contains('=').then_some(find)
+            let start = value.start;
+            let look = scan.run_to(start, start + LOOK_BYTES_MAX, is_in_line);
+            scan.bytes[start..look]
+                .contains(&b'=')
+                .then(|| Find::new(start, line_end(scan, start), Family::Secret))
         }
         Kind::Secret | Kind::Token if names_scheme(text) => authorization(scan, value.start),
         // What was replaced in it may have held blanks.
@@ -154,11 +162,8 @@ impl Name {
 }
 
 fn kind_of(name: &[u8]) -> Option<Kind> {
-    // Every ending in the tables has one of these last letters.
-    if !matches!(
-        name.last()?.to_ascii_lowercase(),
-        b'd' | b'e' | b't' | b'y' | b'n' | b's' | b'h' | b'g' | b'l'
-    ) {
+    let last = name.last_chunk::<3>()?.map(|byte| byte.to_ascii_lowercase());
+    if !LASTS.contains(&&last) {
         return None;
     }
     let name = Name::read(name);
@@ -229,9 +234,14 @@ fn unquoted_end(scan: &Scan, from: usize, limit: usize) -> usize {
 fn is_key(scan: &Scan, from: usize) -> bool {
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
     let end = scan.run_to(from, from + NAME_BYTES_MAX, is_name);
-    // One that was replaced in part is still a name.
-    let ends = scan.byte(end).is_some_and(|byte| matches!(byte, b'=' | b':') || scan.ends(end));
-    end > from && ends
+    let first = scan.byte(from).is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+    match scan.byte(end) {
+        // What a slash follows is a drive or a scheme.
+        Some(b'=' | b':') => first && !matches!(scan.byte(end + 1), Some(b'\\' | b'/')),
+        // One that was replaced in part is still a name.
+        Some(_) => first && scan.ends(end),
+        None => false,
+    }
 }
 
 /// Whether a value goes on behind a blank: `token: Bearer …`.
@@ -247,7 +257,9 @@ fn quoted_end(scan: &Scan, start: usize, quote: u8, escaped: bool) -> usize {
         match byte {
             _ if ends => break,
             b'\\' if escaped && scan.byte(at + 1) == Some(quote) => break,
-            b'\\' if !escaped => at += 1,
+            b'\\' if !escaped && matches!(scan.byte(at + 1), Some(b'\\' | b'"' | b'\'' | b'`')) => {
+                at += 1;
+            }
             _ if byte == quote => break,
             _ => {}
         }
@@ -256,8 +268,12 @@ fn quoted_end(scan: &Scan, start: usize, quote: u8, escaped: bool) -> usize {
     at.min(scan.bytes.len())
 }
 
+fn is_in_line(byte: u8) -> bool {
+    !matches!(byte, b'\n' | b'\r' | b'"' | b'\'')
+}
+
 fn line_end(scan: &Scan, start: usize) -> usize {
-    let end = scan.run(start, |byte| !matches!(byte, b'\n' | b'\r' | b'"' | b'\''));
+    let end = scan.run(start, is_in_line);
     scan.trimmed(start, end)
 }
 

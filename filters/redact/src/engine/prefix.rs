@@ -63,9 +63,33 @@ const fn prefixes(first: u8) -> &'static [Prefix] {
     }
 }
 
+/// For each first byte, the bytes that follow it in a known key, as bits. All of them are ASCII.
+static SECONDS: [[u32; 4]; 256] = {
+    let mut table = [[0; 4]; 256];
+    let mut first = 0;
+    while first < table.len() {
+        let known = prefixes(first as u8);
+        let mut place = 0;
+        while place < known.len() {
+            let second = known[place].0.as_bytes()[1] as usize;
+            table[first][second / 32] |= 1 << (second % 32);
+            place += 1;
+        }
+        first += 1;
+    }
+    table[b'e' as usize][b'y' as usize / 32] |= 1 << (b'y' % 32);
+    table
+};
+
 /// Whether a known key may begin with this byte.
-pub(super) const fn may_begin(byte: u8) -> bool {
-    byte == b'e' || !prefixes(byte).is_empty()
+pub(super) fn may_begin(byte: u8) -> bool {
+    SECONDS[usize::from(byte)] != [0; 4]
+}
+
+/// Whether a known key may begin with these two bytes.
+pub(super) fn may_begin_with(first: u8, second: u8) -> bool {
+    let bits = SECONDS[usize::from(first)].get(usize::from(second / 32));
+    bits.is_some_and(|bits| bits >> (second % 32) & 1 == 1)
 }
 
 /// The key that begins here.
@@ -95,7 +119,8 @@ fn key_end(scan: &Scan, at: usize, known: &Prefix) -> Option<usize> {
     let look = scan.rest(start).iter().take(LOOK_BYTES_MAX).take_while(|&&byte| is_key(byte));
     let look = &scan.rest(start)[..look.count()];
     let whole = look.len() >= min && longest_run(look) >= run;
-    if !whole && !(look.len() >= 2 && scan.is_cut(start + look.len())) {
+    let cut = look.len() >= 2 && scan.is_cut(start + look.len());
+    if !(whole || cut) {
         return None;
     }
     // An access key id has its length, and ends there.

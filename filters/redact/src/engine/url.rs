@@ -15,9 +15,6 @@ struct Authority {
 
 /// The password in the URL whose `://` stands here.
 pub(super) fn find(scan: &Scan, at: usize) -> Option<Find> {
-    if !scan.rest(at).starts_with(b"://") {
-        return None;
-    }
     let from = at + 3;
     let Authority { colon, at_sign, end } = authority(scan, from);
     let start = colon? + 1;
@@ -39,7 +36,7 @@ fn authority(scan: &Scan, from: usize) -> Authority {
             b'@' => found.at_sign = Some(here),
             b'\\' if found.colon.is_none() => break,
             b':' if found.colon.is_none() => found.colon = Some(here),
-            _ if !is_authority(byte) || scan.is_cut(here) || scan.ends(here) => break,
+            _ if !is_authority(scan, here) || scan.is_cut(here) || scan.ends(here) => break,
             _ => {}
         }
         found.end += 1;
@@ -53,9 +50,17 @@ fn authority(scan: &Scan, from: usize) -> Authority {
     found
 }
 
-/// A tilde ends it as the slash did that a home folder began with.
-fn is_authority(byte: u8) -> bool {
-    byte > b' ' && !matches!(byte, b'/' | b'~' | b'?' | b'#' | b'"' | b'\'' | b'`' | b'<' | b'>')
+fn is_authority(scan: &Scan, at: usize) -> bool {
+    is_slashed(scan, at) && !matches!(scan.bytes[at], b'/' | b'?' | b'#')
+}
+
+/// Whether a byte can be part of a password that was written with slashes unescaped. What a home folder
+/// became can't: its slash had ended the authority.
+fn is_slashed(scan: &Scan, at: usize) -> bool {
+    match scan.bytes[at] {
+        b'~' => scan.byte(at + 1).is_some_and(|byte| byte.is_ascii_alphanumeric()),
+        byte => byte > b' ' && !matches!(byte, b'"' | b'\'' | b'`' | b'<' | b'>'),
+    }
 }
 
 fn looks_like_a_port(scan: &Scan, from: usize, start: usize) -> bool {
@@ -64,10 +69,7 @@ fn looks_like_a_port(scan: &Scan, from: usize, start: usize) -> bool {
 
 /// A password that was written with slashes unescaped: up to its `@`.
 fn behind_a_slash(scan: &Scan, from: usize) -> Option<usize> {
-    let window = scan.rest(from).iter().take(SLASHED_BYTES_MAX);
-    let length = window
-        .take_while(|&&byte| byte != b'@' && (is_authority(byte) || b"/~?#".contains(&byte)))
-        .count();
-    let end = from + length;
-    (scan.byte(end) == Some(b'@') && (from..end).all(|at| !scan.ends(at))).then_some(end)
+    let limit = scan.bytes.len().min(from + SLASHED_BYTES_MAX);
+    let end = (from..limit).find(|&at| scan.bytes[at] == b'@' || !is_slashed(scan, at))?;
+    (scan.bytes[end] == b'@' && (from..end).all(|at| !scan.ends(at))).then_some(end)
 }
