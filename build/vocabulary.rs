@@ -70,7 +70,7 @@ fn define(code: &mut String, resolve: &Resolve, def: &TypeDef) -> Result<(), Str
                 code,
                 "    {DERIVES}{serde}    #[component(record)]\n    pub struct {rust} {{\n"
             );
-            let mut sample = String::new();
+            let (mut sample, mut strings) = (String::new(), String::new());
             for field in &record.fields {
                 docs(code, &field.docs, "        ");
                 let _ = writeln!(code, "        #[component(name = \"{}\")]", field.name);
@@ -83,9 +83,17 @@ fn define(code: &mut String, resolve: &Resolve, def: &TypeDef) -> Result<(), Str
                 let _ = writeln!(code, "        pub {}: {ty},", snake(&field.name));
                 let value = sample_of(resolve, &field.ty, &field.name);
                 let _ = write!(sample, "{}: {value}, ", snake(&field.name));
+                let place = format!("self.{}", snake(&field.name));
+                texts_of(&mut strings, resolve, &field.ty, &place, true);
             }
             code.push_str("    }\n");
             impl_sample(code, &rust, &format!("{rust} {{ {sample}}}"));
+            let _ = write!(
+                code,
+                "    impl {rust} {{\n        /// Shows every text inside to `change`.\n        \
+                 pub fn texts(&mut self, change: &mut dyn FnMut(&mut String)) {{\n            \
+                 let _ = &change;\n{strings}        }}\n    }}\n"
+            );
         }
         TypeDefKind::Enum(cases) => {
             let _ = write!(
@@ -139,6 +147,7 @@ fn define_variant(
          pub enum {rust} {{\n"
     );
     let (mut kinds, mut names, mut samples) = (String::new(), String::new(), String::new());
+    let mut texts = String::new();
     for case in &variant.cases {
         let Some(ty) = &case.ty else {
             return Err(format!("{rust}.{}: every case carries a record", case.name));
@@ -148,6 +157,7 @@ fn define_variant(
         let _ = writeln!(code, "        #[component(name = \"{kind}\")]\n        {camel}({ty}),");
         let _ = writeln!(kinds, "                {rust}::{camel}(_) => \"{kind}\",");
         let _ = write!(names, "\"{kind}\", ");
+        let _ = writeln!(texts, "                {rust}::{camel}(fields) => fields.texts(change),");
         let _ = write!(samples, "{rust}::{camel}({ty}::sample()), ");
     }
     let _ = write!(
@@ -157,7 +167,9 @@ fn define_variant(
          pub const fn kind(&self) -> &'static str {{\n            match self {{\n{kinds}            }}\n        \
          }}\n        /// One of every kind, with made-up values, for trials.\n        \
          pub fn samples() -> Vec<{rust}> {{ vec![{samples}] }}\n        /// The first \
-         of the samples.\n        pub fn sample() -> {rust} {{ Self::samples().swap_remove(0) }}\n    }}\n"
+         of the samples.\n        pub fn sample() -> {rust} {{ Self::samples().swap_remove(0) }}\n        \
+         /// Shows every text inside to `change`.\n        pub fn texts(&mut self, change: &mut dyn \
+         FnMut(&mut String)) {{\n            match self {{\n{texts}            }}\n        }}\n    }}\n"
     );
     Ok(())
 }
@@ -186,6 +198,35 @@ fn sample_of(resolve: &Resolve, ty: &Type, field: &str) -> String {
             _ => format!("{}::sample()", type_name(resolve, ty).unwrap_or_default()),
         },
         _ => "42".into(),
+    }
+}
+
+/// Writes what shows the texts of one field, at `place`, to `change`.
+fn texts_of(code: &mut String, resolve: &Resolve, ty: &Type, place: &str, owned: bool) {
+    let borrowed = if owned { format!("&mut {place}") } else { place.to_owned() };
+    match ty {
+        Type::String => {
+            let _ = writeln!(code, "            change({borrowed});");
+        }
+        Type::Id(id) => match &resolve.types[*id].kind {
+            kind @ (TypeDefKind::Option(inner) | TypeDefKind::List(inner)) => {
+                let mut each = String::new();
+                texts_of(&mut each, resolve, inner, "each", false);
+                let each_of = match kind {
+                    TypeDefKind::Option(_) => format!("if let Some(each) = {borrowed}"),
+                    _ => format!("for each in {borrowed}"),
+                };
+                if !each.is_empty() {
+                    let _ = writeln!(code, "            {each_of} {{\n{each}            }}");
+                }
+            }
+            TypeDefKind::Record(_) | TypeDefKind::Variant(_) => {
+                let _ = writeln!(code, "            {place}.texts(change);");
+            }
+            TypeDefKind::Type(alias) => texts_of(code, resolve, alias, place, owned),
+            _ => {}
+        },
+        _ => {}
     }
 }
 

@@ -10,7 +10,7 @@ use super::host::Host;
 use crate::limits::FILTER_FAILURES_MAX;
 use crate::narration::facts::FilterQuarantined;
 use crate::narration::wire::Withheld;
-use crate::narration::{Context, Fact, Narration, Sinks};
+use crate::narration::{Context, Fact, Narration, Sinks, clean};
 
 /// What becomes of a narration whose filter failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -131,6 +131,7 @@ impl Chain {
             instances.slots.resize_with(self.entries.len(), || None);
             instances.generation = self.generation;
         }
+        clean::narration(&mut narration);
         for (entry, slot) in self.entries.iter().zip(&mut instances.slots) {
             if !entry.component.wants(&context.kind) {
                 continue;
@@ -139,6 +140,7 @@ impl Chain {
                 Ok(mut returned) => {
                     returned.sinks = narrow(narration.sinks, returned.sinks);
                     narration = returned;
+                    clean::narration(&mut narration);
                 }
                 Err(failure) => {
                     if let Some(fact) = entry.count_failure(&failure) {

@@ -18,7 +18,7 @@ use super::manifest::{self, Source, Spec};
 use crate::error::{Error, Kind, Result};
 use crate::limits::FILTER_FILE_BYTES_MAX;
 use crate::narration::facts::{FilterLoaded, FilterRejected};
-use crate::narration::{Fact, Narrator, Scope, fact};
+use crate::narration::{Fact, Narrator, Outlet, Scope, Told, fact};
 
 /// The chain in service, and how the next one is made.
 pub struct Chains {
@@ -210,16 +210,47 @@ fn try_on_samples(host: &Host, entry: &Entry) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Where facts of a trial go.
+struct Nowhere;
+
+impl Outlet for Nowhere {
+    fn accept(&self, _: Told) {}
+}
+
 /// A told fact for trials, as a request would tell it.
-fn trial(fact: Fact) -> crate::narration::Told {
-    struct Nowhere;
-    impl crate::narration::Outlet for Nowhere {
-        fn accept(&self, _: crate::narration::Told) {}
-    }
+fn trial(fact: Fact) -> Told {
     let scope = Scope {
         job_id: Some("job".into()),
         correlation_id: Some("request".into()),
         trace_id: None,
     };
     Narrator::new("worker".into(), Arc::new(Nowhere)).stamp(fact, &scope)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filter::{Instances, Verdict};
+    use crate::narration::wire;
+
+    #[test]
+    fn a_secret_broken_by_an_escape_sequence_is_still_redacted() {
+        let told = trial(Fact::samples().swap_remove(0));
+        let narrator = Narrator::new("worker".into(), Arc::new(Nowhere));
+        let chains = Chains::new(Arc::new(Host::new().expect("wasm runs")), None);
+        chains.reload(&narrator).expect("the default chain is sound");
+        let _timed = chains.host().awake();
+        let secret = "ghp_4fK9wQz7TnB2mXc8RjL5vHs3YpD6gAe1UoWi";
+        for broken in ["\u{1b}[0m", "\u{202e}", "\u{200e}", "\u{7}"] {
+            let mut narration = told.narration.clone();
+            narration.target = format!("{}{broken}{}", &secret[..12], &secret[12..]);
+            let chain = chains.current();
+            let context = told.context.clone();
+            let mut instances = Instances::default();
+            let verdict = chain.narrate(&mut instances, &context, narration, &mut |_| {});
+            let Verdict::Deliver(out) = verdict else { panic!("{verdict:?}") };
+            let line = wire::line(&context, &out);
+            assert!(!line.contains(&secret[12..]), "{line}");
+        }
+    }
 }

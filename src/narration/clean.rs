@@ -3,6 +3,9 @@
 
 use std::borrow::Cow;
 
+use super::vocabulary::types::Narration;
+use crate::limits::FACT_CHARS_MAX;
+
 /// What stands between an escape character and the end of its sequence.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum State {
@@ -109,6 +112,16 @@ pub fn line(text: &str, chars_max: usize) -> Cow<'_, str> {
     }
     let mut cleaner = Cleaner::default();
     Cow::Owned(text.chars().filter_map(|c| cleaner.pass(c)).take(chars_max).collect())
+}
+
+/// Makes every text of a narration safe and bounded, so that a filter sees what a reader would see: a
+/// secret that is broken by an escape sequence must not come together behind its back.
+pub fn narration(narration: &mut Narration) {
+    narration.texts(&mut |text| {
+        if let Cow::Owned(safe) = line(text, FACT_CHARS_MAX) {
+            *text = safe;
+        }
+    });
 }
 
 #[cfg(test)]
