@@ -8,31 +8,13 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::error::{Error, Kind, Result};
+use crate::job::Sampling;
 
 /// The smallest repetition penalty that is applied: 0 asks for as much repetition as there is, and
 /// a division by this gives it without an infinity.
 const REPETITION_PENALTY_MIN: f64 = 1e-3;
 /// Candidates sorted at first in search of the top-p set; eight times as many each further try.
 const TOP_P_CANDIDATES: usize = 256;
-
-/// How tokens are chosen. Values out of range act as the nearest one in range.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sampling {
-    /// Logits are divided by it; 0 means greedy: always the likeliest, no draw.
-    pub temperature: f64,
-    /// The smallest set of likeliest tokens that holds this probability is kept; 1 keeps all, 0
-    /// only the likeliest.
-    pub top_p: f64,
-    /// So many likeliest tokens are kept; 0 keeps all.
-    pub top_k: u32,
-    /// Tokens less likely than this part of the likeliest are dropped; 0 drops none.
-    pub min_p: f64,
-    /// Positive logits of tokens in the history are divided by it, negative ones multiplied, once
-    /// a token; 1 changes nothing, below 1 invites repetition, 0 acts as a thousandth.
-    pub repetition_penalty: f64,
-    /// Where the draws start; equal seeds draw equally.
-    pub seed: u64,
-}
 
 /// Chooses the tokens of one sequence.
 pub struct Sampler {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Language;
 use super::decoder::{Chunk, Decoder};
-use super::sampler::{Sampler, Sampling};
+use super::sampler::Sampler;
 use super::stop::StopMatcher;
 use super::text::TextStream;
 use crate::delivery::frame::{Code, End, Failure, StopReason as WireStop};
@@ -209,16 +209,8 @@ impl Slot {
             reused_tokens: 0,
             tokens_to_compute: prompt_tokens,
         }));
-        let wish = &job.wish;
-        let sampler = Sampler::new(Sampling {
-            temperature: wish.temperature,
-            top_p: wish.top_p,
-            top_k: wish.top_k,
-            min_p: wish.min_p,
-            repetition_penalty: wish.repetition_penalty,
-            seed: wish.seed,
-        });
-        let stop = StopMatcher::new(&wish.stop);
+        let sampler = Sampler::new(job.wish.sampling);
+        let stop = StopMatcher::new(&job.wish.stop);
         Slot {
             sampler,
             stop,

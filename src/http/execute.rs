@@ -129,7 +129,7 @@ async fn begin(app: &Arc<App>, scope: &Scope, request: Request) -> Result<Respon
         accepted,
     };
     let place = |job: &Job, ahead| {
-        started(&log, &job_id, &model.profile.name, job.wish.seed);
+        started(&log, &job_id, &model.profile.name, job.wish.sampling.seed);
         tell_acceptance(&job.feed, &endpoint, &job.wish, tokenized, ahead);
     };
     if let Err(refused) = app.queue.push(job, place) {
@@ -168,12 +168,12 @@ fn tell_acceptance(
         endpoint: endpoint.to_owned(),
         max_tokens: wish.max_tokens,
         sampling: facts::Sampling {
-            temperature: wish.temperature,
-            top_p: wish.top_p,
-            top_k: wish.top_k,
-            min_p: wish.min_p,
-            repetition_penalty: wish.repetition_penalty,
-            seed: wish.seed,
+            temperature: wish.sampling.temperature,
+            top_p: wish.sampling.top_p,
+            top_k: wish.sampling.top_k,
+            min_p: wish.sampling.min_p,
+            repetition_penalty: wish.sampling.repetition_penalty,
+            seed: wish.sampling.seed,
             stop_strings: u32::try_from(wish.stop.len()).unwrap_or(u32::MAX),
         },
     }));
@@ -250,7 +250,7 @@ fn check_fit(model: &Model, wish: &Wish, prompt: usize) -> Result<(), Problem> {
         );
         wrong.push(Violation::new("max_tokens", "context", &message));
     }
-    if wish.top_k > profile.vocabulary {
+    if wish.sampling.top_k > profile.vocabulary {
         let message = format!("is an integer from 0 to {}", profile.vocabulary);
         wrong.push(Violation::new("top_k", "range", &message));
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::engine::template::Message;
-use crate::job::{OnDisconnect, Wish};
+use crate::job::{OnDisconnect, Sampling, Wish};
 use crate::limits::{
     JOB_ID_BYTES_MAX, JOB_TIMEOUT_MS_MAX, MESSAGES_MAX, OUTPUT_TOKENS_MAX, PROGRESS_EVERY_TOKENS,
     PROMPT_CHARS_MAX, STOP_CHARS_MAX, STOP_STRINGS_MAX,
@@ -75,15 +75,17 @@ pub fn parse_execute(body: &[u8]) -> Result<Execute, Vec<Violation>> {
     }
     let wish = Wish {
         max_tokens: max_tokens.unwrap_or(1) as u32,
-        temperature: fields.number("temperature", 0.0, 2.0).unwrap_or(1.0),
-        top_p: fields.number("top_p", 0.0, 1.0).unwrap_or(1.0),
-        top_k: fields.integer("top_k", 0, u64::from(u32::MAX)).unwrap_or(0) as u32,
-        min_p: fields.number("min_p", 0.0, 1.0).unwrap_or(0.0),
-        repetition_penalty: fields.number("repetition_penalty", 0.0, 2.0).unwrap_or(1.0),
-        // A drawn seed fits a JavaScript number, so that every client can send it back.
-        seed: fields
-            .integer("seed", 0, u64::MAX)
-            .unwrap_or_else(|| rand::random_range(0..1_u64 << 53)),
+        sampling: Sampling {
+            temperature: fields.number("temperature", 0.0, 2.0).unwrap_or(1.0),
+            top_p: fields.number("top_p", 0.0, 1.0).unwrap_or(1.0),
+            top_k: fields.integer("top_k", 0, u64::from(u32::MAX)).unwrap_or(0) as u32,
+            min_p: fields.number("min_p", 0.0, 1.0).unwrap_or(0.0),
+            repetition_penalty: fields.number("repetition_penalty", 0.0, 2.0).unwrap_or(1.0),
+            // A drawn seed fits a JavaScript number, so that every client can send it back.
+            seed: fields
+                .integer("seed", 0, u64::MAX)
+                .unwrap_or_else(|| rand::random_range(0..1_u64 << 53)),
+        },
         stop: stop(&mut fields),
         progress_every: fields
             .integer("progress_every", 0, u64::from(OUTPUT_TOKENS_MAX))

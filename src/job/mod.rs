@@ -16,23 +16,32 @@ use serde::Deserialize;
 use crate::delivery::Feed;
 use crate::narration::facts::CancelledBy;
 
+/// How tokens are chosen. Values out of range act as the nearest one in range.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// Logits are divided by it; 0 means greedy: always the likeliest, no draw.
+    pub temperature: f64,
+    /// The smallest set of likeliest tokens that holds this probability is kept; 1 keeps all, 0
+    /// only the likeliest.
+    pub top_p: f64,
+    /// So many likeliest tokens are kept; 0 keeps all.
+    pub top_k: u32,
+    /// Tokens less likely than this part of the likeliest are dropped; 0 drops none.
+    pub min_p: f64,
+    /// Positive logits of tokens in the history are divided by it, negative ones multiplied, once
+    /// a token; 1 changes nothing, below 1 invites repetition, 0 acts as a thousandth.
+    pub repetition_penalty: f64,
+    /// Where the draws start; equal seeds draw equally.
+    pub seed: u64,
+}
+
 /// How tokens are chosen and when to stop: what a request may ask of the engine.
 #[derive(Clone)]
 pub struct Wish {
     /// Tokens it may generate.
     pub max_tokens: u32,
-    /// 0: always the likeliest.
-    pub temperature: f64,
-    /// Smallest set of tokens whose probabilities sum up to this.
-    pub top_p: f64,
-    /// Number of likeliest tokens considered; 0: all.
-    pub top_k: u32,
-    /// Least probability relative to the likeliest.
-    pub min_p: f64,
-    /// Divides the logits of tokens that were there before.
-    pub repetition_penalty: f64,
-    /// Seed of the random choice.
-    pub seed: u64,
+    /// How its tokens are chosen.
+    pub sampling: Sampling,
     /// Strings that end the text.
     pub stop: Vec<String>,
     /// Tokens between two progress narrations; 0: none.
