@@ -16,7 +16,7 @@ build: toolchain
 
 test: toolchain model
 	$(CARGO) fmt --check
-	$(CARGO) fmt --check --manifest-path filters/Cargo.toml
+	$(CARGO) fmt --all --check --manifest-path filters/Cargo.toml
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --all-targets --manifest-path filters/Cargo.toml -- -D warnings
 	$(CARGO) test --locked --release --manifest-path filters/Cargo.toml
