@@ -3,15 +3,24 @@
 
 use serde_json::{Value, json};
 
+use crate::gguf::{TinyOptions, tiny_llama_with};
 use crate::worker::{Frame, Worker, frames, kind, take_frames, text};
 
 fn last(frames: &[Frame]) -> &Frame {
     frames.last().expect("a stream has frames")
 }
 
-/// A request that is still running when somebody ends it.
+/// A worker whose model takes its time: many layers, and a context that nobody fills in a moment.
+async fn slow(arguments: &[&str]) -> Worker {
+    let options = TinyOptions { seed: 7, layers: 12, context_length: 4_096, ..Default::default() };
+    Worker::with_model(&tiny_llama_with(&options), arguments).await
+}
+
+/// A request that is still running when somebody ends it. Greedy, and drawn to what it has said
+/// before, so that no end of text can end it first.
 fn long_job(job_id: &str) -> Value {
-    json!({"prompt": "on and on", "max_tokens": 480, "job_id": job_id})
+    json!({"prompt": "on and on", "max_tokens": 4_000, "temperature": 0,
+        "repetition_penalty": 0.1, "job_id": job_id})
 }
 
 /// The first frames of a stream, up to the first token.
@@ -98,7 +107,7 @@ async fn a_stop_string_ends_the_text_and_no_part_of_it_is_sent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cancel_ends_a_job_and_may_be_said_twice() {
-    let worker = Worker::tiny(&[]).await;
+    let worker = slow(&[]).await;
     let mut response = worker.post("/execute", &long_job("j")).await;
     until_token(&mut response).await;
     for _ in 0..2 {
@@ -114,14 +123,14 @@ async fn cancel_ends_a_job_and_may_be_said_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_leaves_ends_its_job_unless_told_otherwise() {
-    let worker = Worker::tiny(&[]).await;
+    let worker = slow(&[]).await;
     let mut response = worker.post("/execute", &long_job("left")).await;
     until_token(&mut response).await;
     drop(response);
     let cancelled = worker.fact("inference-cancelled");
     assert_eq!(cancelled["fact"]["inference-cancelled"]["by"], "disconnect");
-    let body =
-        json!({"prompt": "on", "max_tokens": 30, "job_id": "stays", "on_disconnect": "continue"});
+    let body = json!({"prompt": "on", "max_tokens": 30, "temperature": 0, "job_id": "stays",
+            "on_disconnect": "continue"});
     drop(worker.post("/execute", &body).await);
     let done =
         worker.wait("its end", |n| n["job_id"] == "stays" && kind(n) == "inference-completed");
@@ -130,7 +139,7 @@ async fn a_reader_that_leaves_ends_its_job_unless_told_otherwise() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_ends_a_job() {
-    let worker = Worker::tiny(&[]).await;
+    let worker = slow(&[]).await;
     let frames = worker.execute(&with(&long_job("late"), "timeout_ms", json!(1))).await;
     assert_eq!(
         (last(&frames).event.as_str(), &last(&frames).data["code"]),
@@ -141,7 +150,7 @@ async fn a_deadline_ends_a_job() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_jobs_are_told_their_place_and_a_full_queue_says_so() {
-    let worker = Worker::tiny(&["--queue", "1"]).await;
+    let worker = slow(&["--queue", "1"]).await;
     let mut running = worker.post("/execute", &long_job("running")).await;
     until_token(&mut running).await;
     let waiting = worker.post("/execute", &long_job("waiting")).await;
@@ -175,7 +184,7 @@ async fn a_stream_can_be_resumed_and_replayed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_ends_what_runs_with_a_terminal_frame() {
-    let worker = Worker::tiny(&["--grace-ms", "1"]).await;
+    let worker = slow(&["--grace-ms", "1"]).await;
     let mut response = worker.post("/execute", &long_job("j")).await;
     until_token(&mut response).await;
     assert_eq!(worker.post("/shutdown", &json!({})).await.status(), 202);
@@ -188,7 +197,12 @@ async fn a_drain_ends_what_runs_with_a_terminal_frame() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_reader_keeps_a_job_alive() {
     let worker = Worker::tiny(&[]).await;
-    let mut first = worker.post("/execute", &long_job("shared")).await;
+    let mut first = worker
+        .post(
+            "/execute",
+            &json!({"prompt": "on", "max_tokens": 300, "temperature": 0, "job_id": "shared"}),
+        )
+        .await;
     until_token(&mut first).await;
     let second =
         worker.client.get(worker.url("/jobs/shared/events")).send().await.expect("it answers");
