@@ -9,16 +9,18 @@ mod guests;
 mod vocabulary;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// The released contract that the worker itself speaks.
 const WIT: &str = "wit/0.1.0";
 
-fn main() {
+fn main() -> ExitCode {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     if let Err(message) = vocabulary::write(WIT.as_ref(), &out).and_then(|()| guests::build(&out)) {
         for line in message.lines() {
             println!("cargo::error={line}");
         }
-        panic!("the build script failed; the lines above say why");
+        return ExitCode::FAILURE; // a panic would bury these lines under a backtrace
     }
+    ExitCode::SUCCESS
 }
