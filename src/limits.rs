@@ -131,6 +131,14 @@ pub const RETRY_MS: u64 = 1_000;
 pub const GGUF_ENTRIES_MAX: u64 = 4_096;
 /// GGUF: tensors.
 pub const GGUF_TENSORS_MAX: u64 = 16_384;
+/// GGUF: bytes of a metadata key (the format's own bound).
+pub const GGUF_KEY_BYTES_MAX: u64 = 65_535;
+/// GGUF: bytes of a tensor's name (the format allows 64).
+pub const GGUF_TENSOR_NAME_BYTES_MAX: u64 = 256;
+/// GGUF: alignment that a file may ask for, bytes.
+pub const GGUF_ALIGNMENT_BYTES_MAX: u64 = 4_096;
+/// Piece of a model file's text that an error repeats, characters.
+pub const SHOWN_CHARS_MAX: usize = 64;
 /// GGUF: dimensions of a tensor.
 pub const GGUF_DIMENSIONS_MAX: u32 = 4;
 /// GGUF: bytes of one string.
@@ -144,11 +152,32 @@ pub const TEMPLATE_BYTES_MAX: usize = 64 * 1024;
 /// Nesting of a chat template's source: brackets, blocks and operators in a row.
 pub const TEMPLATE_DEPTH_MAX: usize = 64;
 /// Instructions that rendering a chat template may take.
-pub const TEMPLATE_FUEL: u64 = 1_000_000;
+pub const TEMPLATE_FUEL: u64 = 300_000;
 /// Bytes that a rendered chat may have.
 pub const TEMPLATE_OUTPUT_BYTES_MAX: usize = 1024 * 1024;
+/// Stack of the thread that compiles or renders a chat template, bytes; touched only as far as used.
+pub const TEMPLATE_STACK_BYTES: usize = 16 * 1024 * 1024;
+/// Tokens of one tag of a chat template: bounds the depth of an expression, whose operators nest.
+pub const TEMPLATE_TAG_TOKENS_MAX: usize = 1_024;
+/// Additions in one tag of a chat template: each may join two values of the largest size.
+pub const TEMPLATE_TAG_ADDITIONS_MAX: usize = 64;
+/// Parts that a value of a chat template may have, however deep; the longest chat has 2,561.
+pub const TEMPLATE_NODES_MAX: usize = 4_096;
+/// Levels of lists in lists, or maps, in a value of a chat template.
+pub const TEMPLATE_LEVELS_MAX: usize = 16;
+/// Indentation that a chat template may ask for, characters.
+pub const TEMPLATE_INDENT_MAX: usize = 16;
+/// Length of a date's format in a chat template, bytes.
+pub const TEMPLATE_DATE_FORMAT_BYTES_MAX: usize = 64;
+/// Time that rendering a chat template may take, ms: comparing large values costs next to no fuel.
+pub const TEMPLATE_MS_MAX: u64 = 2_000;
 /// Tokens of a prompt computed between two looks at the queue and at cancellations.
 pub const PREFILL_CHUNK_TOKENS: usize = 16;
+
+/// Time that one step may take before the worker counts as stalled unless configured otherwise, ms.
+pub const STALL_MS: u64 = 30_000;
+/// Longest such time that a configuration can set, ms.
+pub const STALL_MS_MAX: u64 = 600_000;
 
 // Worker ----------------------------------------------------------------------------------------
 
@@ -160,6 +189,8 @@ pub const CALLBACK_TRIES_MAX: u32 = 5;
 pub const CALLBACK_TRY_MS: u64 = 5_000;
 /// First wait between two tries of the ready call; doubles each time, ms.
 pub const CALLBACK_BACKOFF_MS: u64 = 250;
+/// Bytes of a file with a token.
+pub const TOKEN_FILE_BYTES_MAX: u64 = 4_096;
 /// Longest name of a worker, bytes.
 pub const WORKER_ID_BYTES_MAX: usize = 128;
 

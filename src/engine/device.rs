@@ -2,8 +2,8 @@
 
 use candle_core::Device;
 
-use crate::narration::Fact;
 use crate::narration::facts::{Accelerator, Cpu};
+use crate::narration::{Fact, fact};
 
 /// A device that has been made ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl Ready {
 
 /// Makes the CPU ready.
 pub fn cpu() -> (Device, Ready) {
-    let threads = u32::try_from(candle_core::utils::get_num_threads()).unwrap_or(u32::MAX);
+    let threads = fact::count(candle_core::utils::get_num_threads());
     (Device::Cpu, Ready::Cpu { threads, instruction_set: instruction_set().to_owned() })
 }
 
@@ -101,7 +101,7 @@ mod tests {
         for (ready, name) in cases {
             assert_eq!(ready.fact().kind(), format!("{name}-ready"));
             assert_eq!(ready.name(), format!("{name}:1"));
-            let voice = crate::narration::fact::voice(&ready.fact());
+            let voice = fact::voice(&ready.fact());
             assert_eq!((voice.actor, voice.action), ("device-manager", "device_init"));
         }
         assert_eq!(cpu().1.fact().kind(), "cpu-ready");

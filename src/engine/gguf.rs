@@ -6,25 +6,18 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Seek as _};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
 use crate::limits::{
-    GGUF_ARRAY_MAX, GGUF_DIMENSIONS_MAX, GGUF_ENTRIES_MAX, GGUF_HEADER_BYTES_MAX,
-    GGUF_STRING_BYTES_MAX, GGUF_TENSORS_MAX,
+    GGUF_ALIGNMENT_BYTES_MAX, GGUF_ARRAY_MAX, GGUF_DIMENSIONS_MAX, GGUF_ENTRIES_MAX,
+    GGUF_HEADER_BYTES_MAX, GGUF_KEY_BYTES_MAX, GGUF_STRING_BYTES_MAX, GGUF_TENSOR_NAME_BYTES_MAX,
+    GGUF_TENSORS_MAX, SHOWN_CHARS_MAX,
 };
 
-/// Longest metadata key, bytes (the format's own bound).
-const KEY_BYTES_MAX: u64 = 65_535;
-/// Longest name of a tensor, bytes (the format allows 64).
-const TENSOR_NAME_BYTES_MAX: u64 = 256;
-/// Longest piece of a file's text that an error repeats, characters.
-const SHOWN_CHARS_MAX: usize = 64;
 /// Alignment of tensor data in a file that names none, bytes.
 const ALIGNMENT_BYTES: u64 = 32;
-/// Largest alignment that a file may ask for, bytes.
-const ALIGNMENT_BYTES_MAX: u64 = 4_096;
 /// Fewest bytes that a metadata entry takes: key length, one letter, type, one-byte value.
 const ENTRY_BYTES_MIN: u64 = 8 + 1 + 4 + 1;
 /// Fewest bytes that a tensor's description takes: name, one dimension, type, offset.
@@ -176,32 +169,40 @@ pub struct Gguf {
 }
 
 impl Gguf {
-    /// Reads and checks the header of the file at `path`.
+    /// Opens the file at `path` and checks its header. The weights are to be read through the handle
+    /// that comes with it, which stands at the beginning: whatever the path names by then, this is
+    /// the file that was checked.
     ///
     /// # Errors
     /// [`Kind::Model`] with one line: what was expected, found, where, and what to do.
-    pub fn read(path: &Path) -> Result<Gguf> {
+    pub fn open(path: &Path) -> Result<(Gguf, File)> {
         let file = shown(&path.file_name().unwrap_or(path.as_os_str()).to_string_lossy());
         let fail = |what: &str, error: std::io::Error| {
             Error::new(
                 Kind::Model,
-                format!("{file}: the model file can't be {what}: {error}; check path and rights"),
+                format!(
+                    "{file}: the model file can't be {what}: {error}; check --model and its rights"
+                ),
             )
             .because(error)
         };
-        let handle = File::open(path).map_err(|error| fail("opened", error))?;
+        let mut handle = File::open(path).map_err(|error| fail("opened", error))?;
         let stat = handle.metadata().map_err(|error| fail("examined", error))?;
         if !stat.is_file() {
             let text = format!("{file}: expected a model file, found a folder or a device");
             return Err(Error::new(Kind::Model, text + "; give the path of a .gguf file"));
         }
         let header = Header {
-            reader: BufReader::with_capacity(64 * 1024, handle),
+            reader: BufReader::with_capacity(64 * 1024, &handle),
             at: 0,
             file_bytes: stat.len(),
             file,
         };
-        header.read(path)
+        let gguf = header.read(path)?;
+        handle
+            .rewind()
+            .map_err(|error| gguf.error(format_args!("it can't be read again: {error}")))?;
+        Ok((gguf, handle))
     }
 
     /// The model's architecture, such as `llama`.

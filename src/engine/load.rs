@@ -1,7 +1,6 @@
 //! Loading: from a path to a model that can compute, telling how it goes. The file is checked by our
 //! own reader before candle sees it, and read, never mapped.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use super::llama::Llama;
 use super::template::ChatTemplate;
 use super::tokenizer::Tokenizer;
 use super::{Language, Profile};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::limits::LOAD_PROGRESS_MS_MIN;
 use crate::narration::facts::{
     ModelLoadProgress, ModelLoadStarted, ModelLoaded, WarmupCompleted, WarmupStarted,
@@ -40,17 +39,13 @@ pub fn load(
     progress: &dyn Fn(u64, u64),
 ) -> Result<Loaded> {
     let began = Instant::now();
-    let file_bytes = std::fs::metadata(path)
-        .map_err(|e| {
-            let path = path.display();
-            Error::new(Kind::Model, format!("the model {path} can't be read: {e}; check --model"))
-        })?
-        .len();
+    // An unreadable file is told as such by the check below, so here its size is only told.
+    let file_bytes = std::fs::metadata(path).map_or(0, |file| file.len());
     narrator.tell(Fact::ModelLoadStarted(ModelLoadStarted {
         path: path.display().to_string(),
         file_bytes,
     }));
-    let gguf = Gguf::read(path)?;
+    let (gguf, file) = Gguf::open(path)?;
     let architecture = gguf.architecture()?.to_owned();
     if architecture != "llama" {
         return Err(
@@ -63,13 +58,12 @@ pub fn load(
         .map(|source| ChatTemplate::new(source, tokenizer.bos_text(), tokenizer.eos_text()))
         .transpose()?;
     let tell = |done| {
-        progress(done, file_bytes);
+        progress(done, gguf.file_bytes());
         narrator.tell(Fact::ModelLoadProgress(ModelLoadProgress {
             bytes_done: done,
-            bytes_total: file_bytes,
+            bytes_total: gguf.file_bytes(),
         }));
     };
-    let file = File::open(path).map_err(|e| gguf.error(format_args!("it can't be opened: {e}")))?;
     let mut reader = Told { inner: BufReader::new(file), done: 0, last: Instant::now(), tell };
     let mut decoder = Llama::load(&gguf, &mut reader, device)?;
     let profile = Profile {
@@ -78,7 +72,7 @@ pub fn load(
         quantization: gguf.quantization(),
         parameters: gguf.parameters(),
         vocabulary: tokenizer.vocabulary(),
-        context_length: u32::try_from(decoder.context_length()).unwrap_or(u32::MAX),
+        context_length: fact::count(decoder.context_length()),
         resident_bytes: decoder.resident_bytes(),
     };
     narrator.tell(Fact::ModelLoaded(ModelLoaded {

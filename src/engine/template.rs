@@ -18,10 +18,8 @@ use minijinja::{Environment, ErrorKind, Value};
 
 use super::gguf::shown;
 use crate::error::{Error, Kind, Result};
-use crate::limits::{TEMPLATE_BYTES_MAX, TEMPLATE_OUTPUT_BYTES_MAX};
+use crate::limits::{TEMPLATE_BYTES_MAX, TEMPLATE_OUTPUT_BYTES_MAX, TEMPLATE_STACK_BYTES};
 
-/// Stack of the thread that compiles or renders, bytes; touched only as far as it is used.
-const STACK_BYTES: usize = 16 * 1024 * 1024;
 const NAME: &str = "chat";
 
 /// One message of a chat. Has neither `Debug` nor `Display`: a prompt must not leak.
@@ -142,7 +140,8 @@ fn failure(problem: impl std::fmt::Display) -> Error {
 /// Runs `work` on a thread with the stack that the depth limits are made for.
 fn apart<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| {
-        let thread = thread::Builder::new().name("template".to_owned()).stack_size(STACK_BYTES);
+        let thread =
+            thread::Builder::new().name("template".to_owned()).stack_size(TEMPLATE_STACK_BYTES);
         let running = thread.spawn_scoped(scope, work).map_err(|error| {
             Error::new(Kind::Internal, "no thread for the chat template: free some memory")
                 .because(error)

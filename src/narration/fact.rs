@@ -101,6 +101,11 @@ pub fn rounded(value: f64) -> f64 {
     if value.is_finite() { (value * 1_000.0).round() / 1_000.0 } else { 0.0 }
 }
 
+/// A count as facts carry it: what does not fit is told as the largest that does.
+pub fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
 /// A duration in milliseconds as facts carry it.
 pub fn millis(duration: std::time::Duration) -> f64 {
     rounded(duration.as_secs_f64() * 1_000.0)

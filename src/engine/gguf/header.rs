@@ -40,7 +40,7 @@ impl<R: Read> Header<R> {
         let mut metadata = HashMap::with_capacity(entries as usize);
         for index in 0..entries {
             let place = Place::Entry(index);
-            let key = self.name(place, KEY_BYTES_MAX)?;
+            let key = self.name(place, GGUF_KEY_BYTES_MAX)?;
             let code = self.u32(place)?;
             let value = self.value(&key, code)?;
             if metadata.contains_key(&key) {
@@ -171,11 +171,11 @@ impl<R: Read> Header<R> {
                 return Err(self.damaged(Place::Value(KEY), text));
             }
         };
-        if !alignment.is_power_of_two() || !(8..=ALIGNMENT_BYTES_MAX).contains(&alignment) {
+        if !alignment.is_power_of_two() || !(8..=GGUF_ALIGNMENT_BYTES_MAX).contains(&alignment) {
             return Err(self.damaged(
                 Place::Value(KEY),
                 format_args!(
-                    "expected a power of two from 8 to {ALIGNMENT_BYTES_MAX}, found {alignment}"
+                    "expected a power of two from 8 to {GGUF_ALIGNMENT_BYTES_MAX}, found {alignment}"
                 ),
             ));
         }
@@ -200,7 +200,7 @@ impl<R: Read> Header<R> {
 
     /// One tensor's description, its offset still relative to the data.
     fn tensor(&mut self, index: u64) -> Result<TensorInfo> {
-        let name = self.name(Place::Tensor(index), TENSOR_NAME_BYTES_MAX)?;
+        let name = self.name(Place::Tensor(index), GGUF_TENSOR_NAME_BYTES_MAX)?;
         let place = Place::Named(&name);
         let dimensions = self.u32(place)?;
         if !(1..=GGUF_DIMENSIONS_MAX).contains(&dimensions) {

@@ -25,7 +25,7 @@ impl Scratch {
     }
 
     pub(crate) fn read(&self) -> Result<Gguf> {
-        Gguf::read(&self.0)
+        Gguf::open(&self.0).map(|(gguf, _)| gguf)
     }
 }
 
@@ -249,8 +249,8 @@ fn a_whole_model_is_read_from_disk() {
     assert_eq!(gguf.quantization(), "F32");
     assert_eq!(gguf.path(), file.0);
     let missing =
-        Gguf::read(Path::new("/nowhere/none.gguf")).map(|_| ()).expect_err("no such file");
+        Gguf::open(Path::new("/nowhere/none.gguf")).map(|_| ()).expect_err("no such file");
     assert!(missing.to_string().starts_with("none.gguf: the model file can't be opened"));
-    let folder = Gguf::read(&std::env::temp_dir()).map(|_| ()).expect_err("a folder");
+    let folder = Gguf::open(&std::env::temp_dir()).map(|_| ()).expect_err("a folder");
     assert!(folder.to_string().contains("found a folder"), "{folder}");
 }

@@ -3,17 +3,12 @@
 //! that no value can grow by referring to others again and again, and [`HURRY`] around conditions,
 //! so that no loop runs on. Adds to the source only, but for `generation` tags; takes nothing away.
 
-use crate::limits::TEMPLATE_DEPTH_MAX;
+use crate::limits::{TEMPLATE_DEPTH_MAX, TEMPLATE_TAG_ADDITIONS_MAX, TEMPLATE_TAG_TOKENS_MAX};
 
 /// The filter that copies a value within bounds; a name that a template can't spell by accident.
 pub(super) const KEEP: &str = "keep_within_bounds";
 /// The filter that ends a rendering which has taken too long.
 pub(super) const HURRY: &str = "end_when_too_late";
-
-/// Tokens in one tag: bounds the depth of an expression, whose operators nest to the left.
-const TAG_TOKENS_MAX: usize = 1_024;
-/// Additions in one tag: each may join two values of the largest size.
-const TAG_ADDITIONS_MAX: usize = 64;
 
 /// Words after which a bracket begins a value rather than a call or a subscript.
 const OPERATORS: [&str; 8] = ["in", "not", "and", "or", "if", "elif", "else", "is"];
@@ -252,8 +247,9 @@ impl<'a> Guard<'a> {
                 return self.fault(at, format!("brackets nest deeper than {TEMPLATE_DEPTH_MAX}"));
             }
             tokens.push(Token { sort, text, at });
-            if tokens.len() > TAG_TOKENS_MAX {
-                return self.fault(at, format!("a tag has more than {TAG_TOKENS_MAX} words"));
+            if tokens.len() > TEMPLATE_TAG_TOKENS_MAX {
+                return self
+                    .fault(at, format!("a tag has more than {TEMPLATE_TAG_TOKENS_MAX} words"));
             }
             at += length;
         }
@@ -300,8 +296,8 @@ impl<'a> Guard<'a> {
             if unary > TEMPLATE_DEPTH_MAX {
                 return self.fault(token.at, "too many 'not' or '-' in a row");
             }
-            if additions > TAG_ADDITIONS_MAX {
-                let problem = format!("a tag has more than {TAG_ADDITIONS_MAX} additions");
+            if additions > TEMPLATE_TAG_ADDITIONS_MAX {
+                let problem = format!("a tag has more than {TEMPLATE_TAG_ADDITIONS_MAX} additions");
                 return self.fault(token.at, problem);
             }
             if token.is("*") || token.is("**") {

@@ -2,7 +2,7 @@
 //! of texts; what it doesn't see is how large a value is once every reference in it is followed, so
 //! [`keep`] copies values within bounds wherever the guard has found that one is made or passed on.
 //! Texts that live at one time are bounded by the fuel (64 bytes a unit), everything else by
-//! [`NODES_MAX`] and [`TEMPLATE_OUTPUT_BYTES_MAX`] a value. Never opens, reads or names anything
+//! [`TEMPLATE_NODES_MAX`] and [`TEMPLATE_OUTPUT_BYTES_MAX`] a value. Never opens, reads or names anything
 //! outside of the template.
 
 use std::cell::Cell;
@@ -17,22 +17,15 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, filters
 use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::guard::{HURRY, KEEP};
-use crate::limits::{TEMPLATE_DEPTH_MAX, TEMPLATE_FUEL, TEMPLATE_OUTPUT_BYTES_MAX};
+use crate::limits::{
+    TEMPLATE_DATE_FORMAT_BYTES_MAX, TEMPLATE_DEPTH_MAX, TEMPLATE_FUEL, TEMPLATE_INDENT_MAX,
+    TEMPLATE_LEVELS_MAX, TEMPLATE_MS_MAX, TEMPLATE_NODES_MAX, TEMPLATE_OUTPUT_BYTES_MAX,
+};
 
-/// Parts that a value may have, however deep; the longest chat has 2,561.
-const NODES_MAX: usize = 4_096;
-/// Levels of lists in lists, or maps.
-const LEVELS_MAX: usize = 16;
-/// Spaces by which JSON may be indented.
-const INDENT_MAX: usize = 16;
-/// Length of a format of a date, bytes.
-const DATE_FORMAT_BYTES_MAX: usize = 64;
 /// Filters which no chat template needs and which multiply, nest or print without a bound.
 const REMOVED: [&str; 10] =
     ["batch", "slice", "groupby", "chain", "zip", "pprint", "format", "urlencode", "sum", "indent"];
 const TOO_LARGE: &str = "a value is too large";
-/// Time that rendering may take, ms: comparisons of large values cost the fuel next to nothing.
-const TIME_MS_MAX: u64 = 2_000;
 
 /// Compares two values.
 type Compare = fn(&Value, &Value) -> bool;
@@ -54,7 +47,7 @@ thread_local! {
 
 /// Starts the clock of the rendering on this thread.
 pub(super) fn start() {
-    DEADLINE.set(Some(Instant::now() + Duration::from_millis(TIME_MS_MAX)));
+    DEADLINE.set(Some(Instant::now() + Duration::from_millis(TEMPLATE_MS_MAX)));
 }
 
 fn in_time() -> Result<(), Error> {
@@ -175,7 +168,7 @@ fn failed(problem: &'static str) -> Error {
 /// counts together with what it holds.
 fn keep(state: &State, value: &Value, namespace: Option<&Value>) -> Result<Value, Error> {
     in_time()?;
-    let mut budget = Budget { nodes: NODES_MAX, bytes: TEMPLATE_OUTPUT_BYTES_MAX };
+    let mut budget = Budget { nodes: TEMPLATE_NODES_MAX, bytes: TEMPLATE_OUTPUT_BYTES_MAX };
     if let Some(namespace) = namespace {
         budget.copy_map(namespace, 0)?;
     }
@@ -188,7 +181,7 @@ fn keep(state: &State, value: &Value, namespace: Option<&Value>) -> Result<Value
     } else {
         budget.copy(value, 0)?
     };
-    let nodes = NODES_MAX - budget.nodes;
+    let nodes = TEMPLATE_NODES_MAX - budget.nodes;
     let bytes = TEMPLATE_OUTPUT_BYTES_MAX - budget.bytes;
     state.consume_fuel((nodes / 8 + bytes / 4_096) as u64)?;
     Ok(kept)
@@ -217,7 +210,7 @@ impl Budget {
             return Ok(value.clone());
         }
         self.spend(1, value.as_bytes().map_or(0, <[u8]>::len))?;
-        if level > LEVELS_MAX {
+        if level > TEMPLATE_LEVELS_MAX {
             return Err(failed("values nest too deep"));
         }
         if value.as_object().is_some_and(is_namespace) {
@@ -292,7 +285,7 @@ fn bounded(bytes: usize) -> Result<(), Error> {
 
 /// The current date in UTC, as `strftime` writes it.
 fn date(format: &str) -> Result<String, Error> {
-    if format.len() > DATE_FORMAT_BYTES_MAX {
+    if format.len() > TEMPLATE_DATE_FORMAT_BYTES_MAX {
         return Err(failed("the format of a date is too long"));
     }
     jiff::fmt::strtime::format(format, Timestamp::now())
@@ -307,7 +300,7 @@ fn to_json(value: &Value, indent: Option<usize>, options: Kwargs) -> Result<Valu
         options.get::<Option<bool>>(ignored)?;
     }
     options.assert_all_used()?;
-    if indent.is_some_and(|indent| indent > INDENT_MAX) {
+    if indent.is_some_and(|indent| indent > TEMPLATE_INDENT_MAX) {
         return Err(failed("JSON is indented too far"));
     }
     let mut json = Json { text: String::new(), indent };
