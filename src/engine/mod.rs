@@ -1,6 +1,7 @@
 //! The engine: a thread that knows jobs, facts and tokens. It knows nothing of HTTP, sinks or filters
 //! and never waits for any of them. What comes out of a model file is checked here first.
 
+mod chat;
 pub mod decoder;
 pub mod device;
 pub mod gguf;

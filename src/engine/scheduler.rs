@@ -23,12 +23,41 @@ use crate::narration::facts::{
 use crate::narration::{Fact, fact};
 
 /// What others may see of the engine while it works.
-#[derive(Default)]
 pub struct Pulse {
-    /// Steps so far; stands still only when there is no work or the engine hangs.
-    pub steps: AtomicU64,
     /// Memory of weights and caches, bytes.
     pub resident_bytes: AtomicU64,
+    origin: Instant,
+    /// When the step that runs began, µs after `origin`; 0: none runs.
+    step_began_us: AtomicU64,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Pulse {
+            resident_bytes: AtomicU64::new(0),
+            origin: Instant::now(),
+            step_began_us: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Pulse {
+    /// How long the step that runs has been running; a hung engine shows in nothing else.
+    pub fn step_time(&self) -> Duration {
+        match self.step_began_us.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            began => self.origin.elapsed().saturating_sub(Duration::from_micros(began)),
+        }
+    }
+
+    fn step_begins(&self) {
+        let now = u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
+        self.step_began_us.store(now, Ordering::Relaxed);
+    }
+
+    fn step_ended(&self) {
+        self.step_began_us.store(0, Ordering::Relaxed);
+    }
 }
 
 /// Starts the thread, which serves `queue` until it is closed and empty.
@@ -85,7 +114,10 @@ impl Engine {
                 return;
             }
             self.sweep();
-            if catch_unwind(AssertUnwindSafe(|| self.step())).is_err() {
+            self.pulse.step_begins();
+            let stepped = catch_unwind(AssertUnwindSafe(|| self.step()));
+            self.pulse.step_ended();
+            if stepped.is_err() {
                 self.fail_all(&Error::new(Kind::Inference, "the model's computation panicked"));
             }
         }
@@ -142,7 +174,6 @@ impl Engine {
         let plan: Vec<(usize, usize, bool)> =
             chunks.iter().map(|c| (c.slot, c.tokens.len(), c.logits)).collect();
         let result = self.decoder.step(&chunks);
-        self.pulse.steps.fetch_add(1, Ordering::Relaxed);
         self.pulse.resident_bytes.store(self.decoder.resident_bytes(), Ordering::Relaxed);
         match result {
             Ok(logits) => self.take_in(&plan, logits),
@@ -199,7 +230,7 @@ impl Engine {
 impl Slot {
     fn begin(mut job: Job) -> Self {
         let tokens = std::mem::take(&mut job.prompt);
-        let prompt_tokens = count(tokens.len());
+        let prompt_tokens = fact::count(tokens.len());
         job.feed.tell(Fact::InferenceStarted(InferenceStarted {
             prompt_chars: job.prompt_chars,
             prompt_tokens,
@@ -233,8 +264,8 @@ impl Slot {
         let total = self.prompt_tokens();
         if self.generated == 0 && total > PREFILL_CHUNK_TOKENS {
             self.job.feed.tell(Fact::PrefillProgress(PrefillProgress {
-                tokens_done: count(self.computed),
-                tokens_total: count(total),
+                tokens_done: fact::count(self.computed),
+                tokens_total: fact::count(total),
             }));
         }
     }
@@ -305,7 +336,7 @@ impl Slot {
         let first = self.first.unwrap_or(self.last);
         feed.metrics(rate, pulse.resident_bytes.load(Ordering::Relaxed));
         feed.tell(Fact::InferenceCompleted(InferenceCompleted {
-            prompt_tokens: count(self.prompt_tokens()),
+            prompt_tokens: fact::count(self.prompt_tokens()),
             tokens_out: self.generated,
             time_to_first_token_ms: fact::millis(
                 first.saturating_duration_since(self.job.accepted),
@@ -351,8 +382,4 @@ fn cancelled(job: &Job, by: CancelledBy, tokens_out: u32) {
         CancelledBy::Shutdown => (Code::ShuttingDown, "the worker shuts down", true),
     };
     job.feed.end(Err(Failure { code, message: message.into(), retriable }));
-}
-
-fn count(n: usize) -> u32 {
-    u32::try_from(n).unwrap_or(u32::MAX)
 }

@@ -177,29 +177,42 @@ impl Tokenizer {
 
     /// The tokens of `text`, without a beginning-of-sequence token.
     ///
-    /// `parse_specials` says what text that looks like a control token (`<|im_start|>`) means. Of a
-    /// raw prompt it is false: such text is ordinary text, so that a prompt can't forge a turn.
+    /// Text that looks like a control token (`<|im_start|>`) is ordinary text, so that a prompt
+    /// can't forge a turn.
     ///
     /// # Errors
     /// [`Kind::Inference`] if the text can't be cut into tokens.
-    pub fn encode(&self, text: &str, parse_specials: bool) -> Result<Vec<u32>> {
-        let added = if parse_specials { &self.marked } else { &self.plain };
-        self.tokens(added, text).map_err(|error| {
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.tokens(text).map_err(|error| {
             // What the crate says may repeat the prompt, so it goes nowhere.
             drop(error);
             Error::new(Kind::Inference, "the text can't be cut into tokens; please report this")
         })
     }
 
-    /// The tokens of a chat that the model's template has rendered, control tokens parsed.
-    ///
-    /// The template's markup and the messages are one text by then, so a message which contains
-    /// `<|im_start|>` can forge a turn here; whoever renders has to see to that before.
+    /// The tokens of a text in which control tokens are parsed; every piece between them goes
+    /// through `restore` first, and is plain text whatever that makes of it.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
-    pub fn encode_chat(&self, rendered: &str) -> Result<Vec<u32>> {
-        self.encode(rendered, true)
+    pub fn encode_marked(&self, text: &str, restore: impl Fn(&str) -> String) -> Result<Vec<u32>> {
+        let pieces = self.marked.extract_and_normalize(self.normalizer.as_ref(), text);
+        let mut all = Vec::new();
+        for (piece, _, tokens) in pieces.get_splits(OffsetReferential::Original, OffsetType::None) {
+            match tokens {
+                Some(tokens) => all.extend(tokens.iter().map(|token| token.id)),
+                None => all.extend(self.encode(&restore(piece))?),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Where control tokens are written in `text`: byte ranges, in order, not overlapping.
+    pub fn marks(&self, text: &str) -> Vec<std::ops::Range<usize>> {
+        let pieces = self.marked.extract_and_normalize::<NormalizerWrapper>(None, text);
+        let pieces = pieces.get_splits(OffsetReferential::Original, OffsetType::Byte);
+        let marks = pieces.iter().filter(|(.., tokens)| tokens.is_some());
+        marks.map(|(_, (start, end), _)| *start..*end).collect()
     }
 
     /// The token which begins a sequence, if the model has one.
@@ -241,8 +254,8 @@ impl Tokenizer {
         &self.eos_text
     }
 
-    fn tokens(&self, added: &AddedVocabulary, text: &str) -> tokenizers::Result<Vec<u32>> {
-        let mut pieces = added.extract_and_normalize(self.normalizer.as_ref(), text);
+    fn tokens(&self, text: &str) -> tokenizers::Result<Vec<u32>> {
+        let mut pieces = self.plain.extract_and_normalize(self.normalizer.as_ref(), text);
         for split in &self.splits {
             split.pre_tokenize(&mut pieces)?;
         }

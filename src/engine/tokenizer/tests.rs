@@ -19,7 +19,8 @@ fn default_model() -> PathBuf {
 }
 
 fn smollm() -> Tokenizer {
-    let gguf = Gguf::read(&default_model()).expect("the default model is sound");
+    let gguf =
+        Gguf::open(&default_model()).map(|(gguf, _)| gguf).expect("the default model is sound");
     Tokenizer::from_gguf(&gguf).expect("its tokenizer is known")
 }
 
@@ -57,7 +58,7 @@ fn every_text_comes_back_from_its_tokens() {
         let tokenizer = tiny(&TinyOptions { pre: pre.to_owned(), ..TinyOptions::default() });
         for text in ["", " ", "the thing, in 2024!\n\n  ok", "Grüße 蜂蜜 🐝👩‍🚀\0\u{7f}", "a\r\n\t b"]
         {
-            let tokens = tokenizer.encode(text, false).expect("any text has tokens");
+            let tokens = tokenizer.encode(text).expect("any text has tokens");
             assert_eq!(decoded(&tokenizer, &tokens), text, "{pre}");
         }
     }
@@ -67,17 +68,17 @@ fn every_text_comes_back_from_its_tokens() {
 fn merges_are_applied() {
     let tokenizer = tiny(&TinyOptions::default());
     let the = (tiny_tokens(&[]).iter().position(|token| token == "Ġthe")).expect("a tiny token");
-    assert_eq!(tokenizer.encode(" the the", false).ok(), Some(vec![the as u32; 2]));
+    assert_eq!(tokenizer.encode(" the the").ok(), Some(vec![the as u32; 2]));
 }
 
 #[test]
 fn specials_are_text_in_a_prompt_and_tokens_in_a_chat() {
     let tokenizer = tiny(&TinyOptions::default());
     let text = "<|im_start|>user\nhi<|im_end|>";
-    let prompt = tokenizer.encode(text, false).expect("tokens");
+    let prompt = tokenizer.encode(text).expect("tokens");
     assert!(prompt.iter().all(|token| *token > 2), "{prompt:?}");
     assert_eq!(decoded(&tokenizer, &prompt), text);
-    let chat = tokenizer.encode_chat(text).expect("tokens");
+    let chat = tokenizer.encode_marked(text, str::to_owned).expect("tokens");
     assert_eq!((chat[0], chat.last()), (1, Some(&2)));
     assert_eq!(decoded(&tokenizer, &chat), "user\nhi");
 }
@@ -88,10 +89,10 @@ fn user_defined_tokens_are_found_in_any_text_unless_they_look_like_markup() {
     let tokens = tiny_tokens(&extra);
     let types: Vec<i32> = (0..tokens.len()).map(|id| if id >= 271 { 4 } else { 1 }).collect();
     let tokenizer = build(small(&tokens, &[], &types)).expect("a sound tokenizer");
-    let plain = tokenizer.encode("<tool><|tool|>", false).expect("tokens");
+    let plain = tokenizer.encode("<tool><|tool|>").expect("tokens");
     assert_eq!(plain[0], 271);
     assert!(!plain.contains(&272));
-    assert_eq!(tokenizer.encode("<tool><|tool|>", true).ok(), Some(vec![271, 272]));
+    assert_eq!(tokenizer.encode_marked("<tool><|tool|>", str::to_owned).ok(), Some(vec![271, 272]));
     assert_eq!(tokenizer.token_bytes(271), b"<tool>");
     assert_eq!(tokenizer.token_bytes(272), b"");
     assert!(tokenizer.ends(273) && !tokenizer.ends(272));
@@ -168,8 +169,8 @@ fn the_default_model_tokenizes_as_transformers_does() {
     assert!(!tokenizer.add_bos());
     // Ids by Hugging Face's `tokenizers` (Python), built from the same vocabulary and merges.
     for (text, expected) in GOLDEN {
-        assert_eq!(tokenizer.encode(text, false).ok().as_deref(), Some(*expected), "{text:?}");
-        let tokens = tokenizer.encode(text, false).expect("tokens");
+        assert_eq!(tokenizer.encode(text).ok().as_deref(), Some(*expected), "{text:?}");
+        let tokens = tokenizer.encode(text).expect("tokens");
         assert_eq!(decoded(&tokenizer, &tokens), *text);
     }
 }
