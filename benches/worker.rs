@@ -74,7 +74,7 @@ fn main() {
 
 /// Greedy decoding without sampler, text, narration or HTTP; tokens a second after the first.
 fn bare_loop(loaded: &mut engine::Loaded) -> f64 {
-    let mut tokens = loaded.language.tokenizer.encode("The bees", false).expect("plain text");
+    let mut tokens = loaded.language.tokenizer.encode("The bees").expect("plain text");
     let (mut position, mut began) = (0, Instant::now());
     for n in 0..TOKENS {
         let chunk = Chunk { slot: 0, position, tokens: &tokens, logits: true };

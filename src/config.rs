@@ -1,6 +1,7 @@
 //! The worker's configuration: flags and environment as they were given, checked and filled in once.
 //! Opens and binds nothing.
 
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -9,7 +10,8 @@ use clap::{Args, ValueEnum};
 use crate::delivery::Form;
 use crate::error::{Error, Kind, Result};
 use crate::limits::{
-    GRACE_MS, JOB_TIMEOUT_MS, JOB_TIMEOUT_MS_MAX, QUEUE_JOBS, QUEUE_JOBS_MAX, WORKER_ID_BYTES_MAX,
+    GRACE_MS, JOB_TIMEOUT_MS, JOB_TIMEOUT_MS_MAX, QUEUE_JOBS, QUEUE_JOBS_MAX, STALL_MS,
+    STALL_MS_MAX, TOKEN_FILE_BYTES_MAX, WORKER_ID_BYTES_MAX,
 };
 use crate::private::Private;
 
@@ -46,11 +48,14 @@ pub struct ServeFlags {
     /// Time that running requests have at shutdown, ms
     #[arg(long, env = "RBEES_GRACE_MS", value_name = "MS", default_value_t = GRACE_MS)]
     grace_ms: u64,
+    /// Time that one step of the engine may take before the worker says it is stalled, ms
+    #[arg(long, env = "RBEES_STALL_MS", value_name = "MS", default_value_t = STALL_MS)]
+    stall_ms: u64,
     /// File with the token that callers must show (or RBEES_API_TOKEN holds it)
     #[arg(long, env = "RBEES_API_TOKEN_FILE", value_name = "FILE")]
     api_token_file: Option<PathBuf>,
     /// Another name that this worker goes by (Host header); may be repeated
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, env = "RBEES_HOST_NAME", value_name = "NAME", value_delimiter = ',')]
     host_name: Vec<String>,
     /// Listen on any address without a token
     #[arg(long, env = "RBEES_INSECURE")]
@@ -85,6 +90,8 @@ pub struct Config {
     pub timeout_ms: u64,
     /// Time that running requests have at shutdown, ms.
     pub grace_ms: u64,
+    /// Time that one step of the engine may take before the worker counts as stalled, ms.
+    pub stall_ms: u64,
     /// Token that callers must show.
     pub token: Option<Private>,
     /// Names that the worker goes by besides its addresses.
@@ -108,6 +115,9 @@ impl ServeFlags {
         }
         if !(1..=JOB_TIMEOUT_MS_MAX).contains(&self.timeout_ms) {
             return Err(wrong(format!("--timeout-ms is 1 to {JOB_TIMEOUT_MS_MAX}")));
+        }
+        if !(1..=STALL_MS_MAX).contains(&self.stall_ms) {
+            return Err(wrong(format!("--stall-ms is 1 to {STALL_MS_MAX}")));
         }
         if let Some(folder) = self.filters.as_ref().filter(|folder| !folder.is_dir()) {
             return Err(wrong(format!("--filters {}: no such folder", folder.display())));
@@ -137,6 +147,7 @@ impl ServeFlags {
             queue: self.queue,
             timeout_ms: self.timeout_ms,
             grace_ms: self.grace_ms,
+            stall_ms: self.stall_ms,
             token,
             hosts: self.host_name,
         })
@@ -158,9 +169,18 @@ fn callback(url: &str) -> Result<reqwest::Url> {
 fn token(file: Option<PathBuf>) -> Result<Option<Private>> {
     let (text, from) = match file {
         Some(path) => {
-            let text = std::fs::read_to_string(&path).map_err(|e| {
-                wrong(format!("--api-token-file {} can't be read: {e}", path.display()))
-            })?;
+            let mut text = String::new();
+            std::fs::File::open(&path)
+                .and_then(|file| file.take(TOKEN_FILE_BYTES_MAX + 1).read_to_string(&mut text))
+                .map_err(|e| {
+                    wrong(format!("--api-token-file {} can't be read: {e}", path.display()))
+                })?;
+            if text.len() as u64 > TOKEN_FILE_BYTES_MAX {
+                return Err(wrong(format!(
+                    "--api-token-file {} has more than {TOKEN_FILE_BYTES_MAX} bytes: one line with the token is expected",
+                    path.display()
+                )));
+            }
             (text, "--api-token-file")
         }
         None => match std::env::var("RBEES_API_TOKEN") {

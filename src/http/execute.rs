@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -20,48 +21,19 @@ use crate::delivery::frame::{self, Event};
 use crate::delivery::{Feed, JobLog, Reader};
 use crate::error::Kind;
 use crate::job::{Cancel, Job, OnDisconnect, Record, Refused, Wish};
-use crate::limits::{
-    BODY_BYTES_MAX, BODY_MS_MAX, KEEP_ALIVE_MS, REPLY_NARRATION_MS, VIOLATIONS_MAX,
-};
+use crate::limits::{BODY_BYTES_MAX, BODY_MS_MAX, KEEP_ALIVE_MS};
 use crate::narration::facts::{
-    self, CancelledBy, PromptTokenized, RequestAccepted, RequestQueued, RequestRejected,
-    WorkerState,
+    self, CancelledBy, PromptTokenized, RequestAccepted, RequestQueued, WorkerState,
 };
 use crate::narration::{Fact, Scope, fact, wire};
 
 /// `POST /execute`.
-pub async fn execute(State(app): State<Arc<App>>, request: Request) -> Response {
-    let scope = scope_of(&request);
-    match begin(&app, &scope, request).await {
-        Ok(response) => response,
-        Err(problem) => reject(&app, &scope, problem).await.into_response(),
-    }
-}
-
-/// The scope that the guard gave the request.
-pub fn scope_of(request: &Request) -> Scope {
-    request.extensions().get::<Scope>().cloned().unwrap_or_default()
-}
-
-/// Tells of a refused request; its narration rides in the answer where it was routed to the user.
-pub async fn reject(app: &App, scope: &Scope, problem: Problem) -> Problem {
-    let mut violations: Vec<facts::Violation> = problem
-        .violations()
-        .into_iter()
-        .map(|v| facts::Violation { field: v.field, constraint: v.constraint })
-        .collect();
-    if violations.len() > VIOLATIONS_MAX {
-        let more = violations.len() - (VIOLATIONS_MAX - 1);
-        violations.truncate(VIOLATIONS_MAX - 1);
-        violations
-            .push(facts::Violation { field: "…".into(), constraint: format!("{more} more") });
-    }
-    let status = problem.status().as_u16();
-    let fact = Fact::RequestRejected(RequestRejected { status, violations });
-    let answer = app.pipeline.ask(app.narrator.stamp(fact, scope));
-    let limit = Duration::from_millis(REPLY_NARRATION_MS);
-    let json = tokio::time::timeout(limit, answer).await.ok().and_then(Result::ok).flatten();
-    problem.narrated(json)
+pub async fn execute(
+    State(app): State<Arc<App>>,
+    Extension(scope): Extension<Scope>,
+    request: Request,
+) -> Result<Response, Problem> {
+    begin(&app, &scope, request).await
 }
 
 /// The whole body, within the limits of size and time, of the one type that is taken.
@@ -94,7 +66,7 @@ async fn begin(app: &Arc<App>, scope: &Scope, request: Request) -> Result<Respon
     let endpoint = request.uri().path().to_owned();
     let body = read_body(request).await?;
     let execute = parse_execute(&body).map_err(Problem::invalid)?;
-    let model = match app.life.state() {
+    let model = match app.state() {
         WorkerState::Ready => app.model.get(),
         _ => None,
     };
@@ -113,16 +85,14 @@ async fn begin(app: &Arc<App>, scope: &Scope, request: Request) -> Result<Respon
     }
     let scope = Scope { job_id: Some(job_id.clone()), ..scope.clone() };
     let feed = app.pipeline.feed(app.narrator.clone(), scope, Arc::clone(&log));
-    let tokenized = PromptTokenized {
-        tokens: u32::try_from(tokens.len()).unwrap_or(u32::MAX),
-        duration_ms: fact::millis(took),
-    };
+    let tokenized =
+        PromptTokenized { tokens: fact::count(tokens.len()), duration_ms: fact::millis(took) };
     let timeout = Duration::from_millis(timeout_ms.unwrap_or(app.job_timeout_ms));
     let accepted = Instant::now();
     let job = Job {
         feed,
         prompt: tokens,
-        prompt_chars: u32::try_from(chars).unwrap_or(u32::MAX),
+        prompt_chars: fact::count(chars),
         wish,
         cancel,
         deadline: accepted + timeout,
@@ -174,12 +144,12 @@ fn tell_acceptance(
             min_p: wish.sampling.min_p,
             repetition_penalty: wish.sampling.repetition_penalty,
             seed: wish.sampling.seed,
-            stop_strings: u32::try_from(wish.stop.len()).unwrap_or(u32::MAX),
+            stop_strings: fact::count(wish.stop.len()),
         },
     }));
     feed.tell(Fact::PromptTokenized(tokenized));
     if ahead > 0 {
-        let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
+        let ahead = fact::count(ahead);
         feed.tell(Fact::RequestQueued(RequestQueued { position: ahead, ahead }));
     }
 }
@@ -187,27 +157,13 @@ fn tell_acceptance(
 /// The prompt as tokens, with its length in characters and the time it took.
 async fn tokenize(model: &Model, prompt: Prompt) -> Result<(Vec<u32>, usize, Duration), Problem> {
     let language = Arc::clone(&model.language);
-    let work = move || {
+    let work = move || -> crate::error::Result<(Vec<u32>, usize, Duration)> {
         let began = Instant::now();
         let (mut tokens, chars) = match prompt {
-            Prompt::Text(text) => (language.tokenizer.encode(text.expose(), false)?, text.chars()),
+            Prompt::Text(text) => (language.tokenizer.encode(text.expose())?, text.chars()),
             Prompt::Chat(messages) => {
-                let Some(template) = &language.template else {
-                    let what =
-                        "this model has no chat template; send `prompt` in place of `messages`";
-                    return Err(crate::error::Error::new(Kind::Request, what));
-                };
-                for message in &messages {
-                    // Else a message could end its own turn and speak as somebody else.
-                    let as_text = language.tokenizer.encode(&message.content, false)?;
-                    if language.tokenizer.encode(&message.content, true)? != as_text {
-                        let what =
-                            "a message holds one of the model's own control marks; remove it";
-                        return Err(crate::error::Error::new(Kind::Request, what));
-                    }
-                }
                 let chars = messages.iter().map(|m| m.content.chars().count()).sum();
-                (language.tokenizer.encode_chat(&template.render(&messages)?)?, chars)
+                (language.chat(&messages)?, chars)
             }
         };
         let bos = language.tokenizer.bos().filter(|_| language.tokenizer.add_bos());

@@ -1,18 +1,22 @@
-//! Who may call, and by which name a request goes: host, origin, token, correlation and trace id.
-//! Looks at headers alone.
+//! Around every request: who may call (host, origin, token), by which name it goes (correlation and
+//! trace id), and that a refusal is told, whoever refused. Looks at headers alone.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt as _;
 use sha2::{Digest as _, Sha256};
 
 use super::App;
 use super::problem::Problem;
-use crate::limits::CORRELATION_ID_BYTES_MAX;
-use crate::narration::Scope;
+use crate::limits::{CORRELATION_ID_BYTES_MAX, REPLY_NARRATION_MS, VIOLATIONS_MAX};
+use crate::narration::facts::{self, RequestRejected};
+use crate::narration::{Fact, Scope};
 
 const CORRELATION: &str = "x-correlation-id";
 /// Paths that need no token.
@@ -27,16 +31,49 @@ pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next
     };
     let echo = scope.correlation_id.as_deref().and_then(|id| HeaderValue::from_str(id).ok());
     let mut response = match check(&app, request.headers(), request.uri().path()) {
-        Err(problem) => super::execute::reject(&app, &scope, problem).await.into_response(),
+        Err(problem) => problem.into_response(),
         Ok(()) => {
-            request.extensions_mut().insert(scope);
-            next.run(request).await
+            request.extensions_mut().insert(scope.clone());
+            survive(next.run(request)).await
         }
     };
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        *response.body_mut() = problem.body(tell_refusal(&app, &scope, &problem).await);
+        response.headers_mut().remove(header::CONTENT_LENGTH); // that of the body before
+    }
     if let Some(echo) = echo {
         response.headers_mut().insert(CORRELATION, echo);
     }
     response
+}
+
+/// The response, or a 500 where making it panicked: a fault in one request ends no other.
+async fn survive(response: impl Future<Output = Response>) -> Response {
+    AssertUnwindSafe(response).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!("a handler panicked; its request is answered with a 500");
+        let detail = "the worker failed on this request, and lives on; please report it";
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail).into_response()
+    })
+}
+
+/// Tells of a refused request. Its narration, where it was routed to the user, is to ride in the answer.
+async fn tell_refusal(app: &App, scope: &Scope, problem: &Problem) -> Option<String> {
+    let mut violations: Vec<facts::Violation> = problem
+        .violations()
+        .into_iter()
+        .map(|v| facts::Violation { field: v.field, constraint: v.constraint })
+        .collect();
+    if violations.len() > VIOLATIONS_MAX {
+        let more = violations.len() - (VIOLATIONS_MAX - 1);
+        violations.truncate(VIOLATIONS_MAX - 1);
+        violations
+            .push(facts::Violation { field: "…".into(), constraint: format!("{more} more") });
+    }
+    let status = problem.status().as_u16();
+    let fact = Fact::RequestRejected(RequestRejected { status, violations });
+    let answer = app.pipeline.ask(app.narrator.stamp(fact, scope));
+    let limit = Duration::from_millis(REPLY_NARRATION_MS);
+    tokio::time::timeout(limit, answer).await.ok().and_then(Result::ok).flatten()
 }
 
 fn check(app: &App, headers: &HeaderMap, path: &str) -> Result<(), Problem> {
@@ -111,4 +148,18 @@ fn trace_id(headers: &HeaderMap) -> Option<String> {
     };
     let valid = hex(version, 2) && version != "ff" && hex(trace, 32) && hex(span, 16);
     (valid && trace.bytes().any(|b| b != b'0')).then(|| trace.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_in_a_handler_is_a_500() {
+        let response = survive(async { panic!("planted") }).await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(response.extensions().get::<Problem>().is_some(), "it is to be told");
+        let fine = survive(async { StatusCode::NO_CONTENT.into_response() }).await;
+        assert_eq!(fine.status(), StatusCode::NO_CONTENT);
+    }
 }

@@ -6,41 +6,34 @@ use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::App;
-use super::execute::{event_stream, read_body, reject, scope_of};
+use super::execute::{event_stream, read_body};
 use super::problem::Problem;
 use super::request::{Violation, parse_cancel};
 use crate::job::{Record, State as JobState};
 use crate::narration::facts::CancelledBy;
 
 /// `POST /cancel {job_id}`: 202, however often.
-pub async fn cancel(State(app): State<Arc<App>>, request: Request) -> Response {
-    let scope = scope_of(&request);
-    let job_id = match read_body(request).await {
-        Ok(body) => parse_cancel(&body).map_err(Problem::invalid),
-        Err(problem) => Err(problem),
-    };
-    match job_id {
-        Err(problem) => reject(&app, &scope, problem).await.into_response(),
-        Ok(job_id) => match app.jobs.get(&job_id) {
-            None => unknown().into_response(),
-            Some(job) => {
-                job.cancel.cancel(CancelledBy::Client);
-                let body = json!({ "job_id": job_id, "state": name(&job) });
-                (StatusCode::ACCEPTED, Json(body)).into_response()
-            }
-        },
-    }
+pub async fn cancel(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    let body = read_body(request).await?;
+    let job_id = parse_cancel(&body).map_err(Problem::invalid)?;
+    let job = app.jobs.get(&job_id).ok_or_else(unknown)?;
+    job.cancel.cancel(CancelledBy::Client);
+    Ok((StatusCode::ACCEPTED, Json(json!({ "job_id": job_id, "state": name(&job) }))))
 }
 
 /// `GET /jobs/{id}`: how far it is.
-pub async fn state(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
-    match app.jobs.get(&id) {
-        None => unknown().into_response(),
-        Some(job) => Json(json!({ "job_id": id, "state": name(&job) })).into_response(),
-    }
+pub async fn state(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let job = app.jobs.get(&id).ok_or_else(unknown)?;
+    Ok(Json(json!({ "job_id": id, "state": name(&job) })))
 }
 
 /// `GET /jobs/{id}/events`: the stream from its beginning, or after `Last-Event-ID`.
@@ -48,8 +41,8 @@ pub async fn events(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     headers: HeaderMap,
-) -> Response {
-    let Some(job) = app.jobs.get(&id) else { return unknown().into_response() };
+) -> Result<Response, Problem> {
+    let job = app.jobs.get(&id).ok_or_else(unknown)?;
     let after = match headers.get("last-event-id").map(|value| value.to_str()) {
         None => 0,
         Some(Ok("")) => 0,
@@ -57,15 +50,15 @@ pub async fn events(
             Some(after) => after,
             None => {
                 let violation = Violation::new("Last-Event-ID", "integer", "is a frame's number");
-                return Problem::invalid(vec![violation]).into_response();
+                return Err(Problem::invalid(vec![violation]));
             }
         },
     };
     if job.log.ended() && job.log.frames() <= after {
         // Only this stops a browser's EventSource from coming again.
-        return StatusCode::NO_CONTENT.into_response();
+        return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    event_stream(job, after)
+    Ok(event_stream(job, after))
 }
 
 fn unknown() -> Problem {

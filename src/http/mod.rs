@@ -14,7 +14,7 @@ pub use accept::serve;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -48,6 +48,8 @@ pub struct App {
     pub model: OnceLock<Model>,
     /// How the worker is.
     pub life: Life,
+    /// Time that a step of the engine may take before the worker counts as stalled.
+    pub stall: Duration,
     /// Who may call.
     pub access: Access,
     /// Deadline of a job that names none, ms.
@@ -56,6 +58,16 @@ pub struct App {
     pub shutdown: tokio::sync::mpsc::Sender<()>,
     /// Time that running jobs have at shutdown, ms.
     pub grace_ms: u64,
+}
+
+impl App {
+    /// How the worker is now: as [`Life`] says, unless a step of the engine takes too long.
+    pub fn state(&self) -> WorkerState {
+        match self.life.state() {
+            WorkerState::Ready if self.pulse.step_time() > self.stall => WorkerState::Stalled,
+            state => state,
+        }
+    }
 }
 
 /// The model as the server knows it.

@@ -1,7 +1,7 @@
 //! What is answered when something is wrong: one JSON shape (RFC 9457) for every error. Never repeats
-//! what was sent.
+//! what was sent. A handler only returns its problem; the guard tells of it and completes the answer.
 
-use axum::Json;
+use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -9,35 +9,29 @@ use serde::Serialize;
 use super::request::Violation;
 
 /// An error as it is answered.
+#[derive(Clone)]
 pub struct Problem {
     status: StatusCode,
     detail: String,
     errors: Vec<Violation>,
-    narration: Option<Box<serde_json::value::RawValue>>,
     retry_after_s: Option<u64>,
 }
 
 #[derive(Serialize)]
-struct Body<'a> {
+struct Shape<'a> {
     title: &'a str,
     status: u16,
     detail: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [Violation],
     #[serde(skip_serializing_if = "Option::is_none")]
-    narration: &'a Option<Box<serde_json::value::RawValue>>,
+    narration: Option<Box<serde_json::value::RawValue>>,
 }
 
 impl Problem {
     /// An error of that status; `detail` says what was expected and what to do.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Problem {
-            status,
-            detail: detail.into(),
-            errors: Vec::new(),
-            narration: None,
-            retry_after_s: None,
-        }
+        Problem { status, detail: detail.into(), errors: Vec::new(), retry_after_s: None }
     }
 
     /// A request that breaks rules, all of them named.
@@ -52,10 +46,17 @@ impl Problem {
         self
     }
 
-    /// Adds the narration of it, as JSON.
-    pub fn narrated(mut self, json: Option<String>) -> Self {
-        self.narration = json.and_then(|json| serde_json::value::RawValue::from_string(json).ok());
-        self
+    /// The body, with the narration of it where there is one, as JSON.
+    pub fn body(&self, narration: Option<String>) -> Body {
+        let shape = Shape {
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            errors: &self.errors,
+            narration: narration
+                .and_then(|json| serde_json::value::RawValue::from_string(json).ok()),
+        };
+        Body::from(serde_json::to_vec(&shape).unwrap_or_default())
     }
 
     /// The status.
@@ -75,14 +76,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = Body {
-            title: self.status.canonical_reason().unwrap_or("Error"),
-            status: self.status.as_u16(),
-            detail: &self.detail,
-            errors: &self.errors,
-            narration: &self.narration,
-        };
-        let mut response = (self.status, Json(&body)).into_response();
+        let mut response = (self.status, self.body(None)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = self.retry_after_s {
@@ -91,6 +85,7 @@ impl IntoResponse for Problem {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        response.extensions_mut().insert(self);
         response
     }
 }

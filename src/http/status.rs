@@ -59,19 +59,19 @@ pub async fn ready(State(app): State<Arc<App>>) -> Response {
 }
 
 /// `POST /shutdown`: the worker lets running jobs finish and ends.
-pub async fn shutdown(State(app): State<Arc<App>>) -> Response {
+pub async fn shutdown(State(app): State<Arc<App>>) -> Result<(StatusCode, Json<Value>), Problem> {
     if app.life.state() == WorkerState::Draining || app.shutdown.try_send(()).is_err() {
         let detail = "the worker is shutting down already";
-        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
     }
     let seconds = app.grace_ms.div_ceil(1_000);
     let body = json!({ "status": "shutting_down", "timeout_seconds": seconds });
-    (StatusCode::ACCEPTED, Json(body)).into_response()
+    Ok((StatusCode::ACCEPTED, Json(body)))
 }
 
 /// The state, told as a fact where it differs from the last one told.
 fn told_state(app: &App) -> WorkerState {
-    let state = app.life.state();
+    let state = app.state();
     let mut last = app.life.last_told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if *last != state {
         *last = state;

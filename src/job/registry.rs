@@ -43,8 +43,7 @@ pub struct Registry(Mutex<Known>);
 #[derive(Default)]
 struct Known {
     jobs: HashMap<String, Record>,
-    finished: VecDeque<(String, Instant, usize)>,
-    finished_bytes: usize,
+    finished: VecDeque<(String, Instant)>,
 }
 
 impl Registry {
@@ -85,10 +84,10 @@ impl Registry {
     /// Lets the time of a job that has ended begin to run out.
     pub fn finished(&self, id: &str) {
         let mut known = self.lock();
-        let Some(bytes) = known.jobs.get(id).map(|job| job.log.bytes()) else { return };
-        known.finished_bytes += bytes;
-        known.finished.push_back((id.to_owned(), Instant::now(), bytes));
-        known.forget_old();
+        if known.jobs.contains_key(id) {
+            known.finished.push_back((id.to_owned(), Instant::now()));
+            known.forget_old();
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -98,14 +97,16 @@ impl Registry {
 
 impl Known {
     fn forget_old(&mut self) {
-        while let Some((id, since, bytes)) = self.finished.front() {
+        // Counted now, not when the job ended: its last frames may have come after that.
+        let logs = self.finished.iter().filter_map(|(id, _)| self.jobs.get(id));
+        let mut bytes: usize = logs.map(|job| job.log.bytes()).sum();
+        while let Some((id, since)) = self.finished.front() {
             let old = since.elapsed() > Duration::from_secs(FINISHED_JOB_S);
             let many = self.finished.len() > FINISHED_JOBS_MAX;
-            if !old && !many && self.finished_bytes <= FINISHED_BYTES_MAX {
+            if !old && !many && bytes <= FINISHED_BYTES_MAX {
                 return;
             }
-            self.jobs.remove(id);
-            self.finished_bytes -= bytes;
+            bytes -= self.jobs.remove(id).map_or(0, |job| job.log.bytes()).min(bytes);
             self.finished.pop_front();
         }
     }

@@ -25,7 +25,7 @@ use crate::narration::facts::{
     BindFailed, CancelledBy, ModelLoadFailed, ServerBound, ServerShutdown, ServerStarted,
     ShutdownCause, Startup, WorkerState,
 };
-use crate::narration::{Fact, Narrator};
+use crate::narration::{Fact, Narrator, fact};
 
 /// Runs a worker from its first narration to its last.
 pub fn run(config: Config) -> Result<()> {
@@ -91,6 +91,7 @@ async fn serve(
         pulse: Arc::default(),
         model: OnceLock::new(),
         life: Life::new(address),
+        stall: Duration::from_millis(config.stall_ms),
         access: Access { token: config.token.clone(), hosts: config.hosts.clone() },
         job_timeout_ms: config.timeout_ms,
         shutdown: ask_shutdown,
@@ -219,7 +220,7 @@ fn tell_shutdown(app: &App, cause: ShutdownCause) {
     let (running, waiting) = app.queue.lengths();
     app.narrator.tell(Fact::ServerShutdown(ServerShutdown {
         cause,
-        jobs_in_flight: u32::try_from(running + waiting).unwrap_or(u32::MAX),
+        jobs_in_flight: fact::count(running + waiting),
         grace_ms: app.grace_ms,
     }));
 }

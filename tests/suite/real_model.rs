@@ -29,3 +29,40 @@ async fn the_default_model_says_paris_token_by_token() {
     let chat = json!({"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 3});
     assert_eq!(worker.execute(&chat).await.last().expect("frames").event, "end");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_whose_step_takes_too_long_is_not_ready() {
+    // A step of this model takes longer than a millisecond, so to this worker each one hangs.
+    let worker = Worker::spawn(&real_model(), &["--stall-ms", "1"]);
+    worker.fact("warmup-completed");
+    let body = json!({"prompt": "on and on", "max_tokens": 2_000, "temperature": 0,
+        "repetition_penalty": 0.1, "job_id": "j", "on_disconnect": "continue"});
+    loop {
+        // Until the model is announced as ready, there is no engine yet.
+        let response = worker.post("/execute", &body).await;
+        if response.status() == 200 {
+            break;
+        }
+    }
+    loop {
+        let ready = worker.client.get(worker.url("/ready")).send().await.expect("it answers");
+        if ready.status() == 503 {
+            let body: serde_json::Value = ready.json().await.expect("JSON");
+            assert_eq!(body["state"], "stalled");
+            break;
+        }
+    }
+    let told = worker.wait("the stall", |n| n["fact"]["health-checked"]["state"] == "stalled");
+    assert_eq!(told["severity"], "error");
+    let health = worker.client.get(worker.url("/health")).send().await.expect("it answers");
+    assert_eq!(health.status(), 200, "the process works");
+    worker.post("/cancel", &json!({"job_id": "j"})).await;
+    worker.fact("inference-cancelled");
+    loop {
+        // With nothing to compute, no step can take long.
+        let ready = worker.client.get(worker.url("/ready")).send().await.expect("it answers");
+        if ready.status() == 200 {
+            break;
+        }
+    }
+}
