@@ -1,68 +1,90 @@
-//! The worker's configuration: flags and environment as they were given, checked and filled in once.
-//! Opens and binds nothing.
+//! The worker's configuration: flags, environment and file as they were given, checked and filled in
+//! once. Reads the file and the token's; binds nothing.
 
-use std::io::Read as _;
-use std::net::SocketAddr;
+mod file;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
+use serde::Deserialize;
 
 use crate::delivery::Form;
 use crate::error::{Error, Kind, Result};
 use crate::limits::{
-    GRACE_MS, JOB_TIMEOUT_MS, JOB_TIMEOUT_MS_MAX, QUEUE_JOBS, QUEUE_JOBS_MAX, STALL_MS,
-    STALL_MS_MAX, TOKEN_FILE_BYTES_MAX, WORKER_ID_BYTES_MAX,
+    GRACE_MS, HEARTBEAT_S, HEARTBEAT_S_MAX, JOB_TIMEOUT_MS, JOB_TIMEOUT_MS_MAX, PORT, QUEUE_JOBS,
+    QUEUE_JOBS_MAX, STALL_MS, STALL_MS_MAX, TOKEN_FILE_BYTES_MAX, WORKER_ID_BYTES_MAX,
 };
 use crate::private::Private;
 
-/// `rbees-workerd serve`: what was typed, or set in the environment.
-#[derive(Args)]
+/// `rbees-workerd serve`: what was typed, set in the environment, or written in the file of
+/// `--config`. An option that is open in all three has its default, which `validate` knows.
+#[derive(Args, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ServeFlags {
-    /// Model file (GGUF)
+    /// TOML file with any of these options by name; a flag wins over the environment, that over it
+    #[arg(long, env = "RBEES_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    config: Option<PathBuf>,
+    /// Model file (GGUF); required
     #[arg(long, env = "RBEES_MODEL", value_name = "FILE")]
-    model: PathBuf,
+    model: Option<PathBuf>,
     /// Name of this worker [default: made up]
     #[arg(long, env = "RBEES_WORKER_ID", value_name = "ID")]
     worker_id: Option<String>,
-    /// Address to listen on; any but loopback needs a token or --insecure
-    #[arg(long, env = "RBEES_HOST", value_name = "ADDRESS", default_value = "127.0.0.1")]
-    host: std::net::IpAddr,
-    /// Port to listen on; 0: the system chooses, and `server-bound` tells
-    #[arg(long, env = "RBEES_PORT", value_name = "N", default_value_t = 8080)]
-    port: u16,
+    /// Address to listen on; any but loopback needs a token or --insecure [default: 127.0.0.1]
+    #[arg(long, env = "RBEES_HOST", value_name = "ADDRESS")]
+    host: Option<IpAddr>,
+    /// Port to listen on; 0: the system chooses, and `server-bound` tells [default: 8080]
+    #[arg(long, env = "RBEES_PORT", value_name = "N")]
+    port: Option<u16>,
     /// Folder with filters: filters.toml, or *.wasm after the built-in ones
     #[arg(long, env = "RBEES_FILTERS", value_name = "DIR")]
     filters: Option<PathBuf>,
     /// How narrations look on stdout [default: human on a terminal, else json]
     #[arg(long, env = "RBEES_NARRATION", value_enum)]
     narration: Option<NarrationForm>,
-    /// Where the ready call goes
+    /// Where the ready call and the heartbeats go
     #[arg(long, env = "RBEES_CALLBACK_URL", value_name = "URL")]
     callback_url: Option<String>,
-    /// Requests that may wait
-    #[arg(long, env = "RBEES_QUEUE", value_name = "N", default_value_t = QUEUE_JOBS)]
-    queue: usize,
-    /// Deadline of a request that names none, ms
-    #[arg(long, env = "RBEES_TIMEOUT_MS", value_name = "MS", default_value_t = JOB_TIMEOUT_MS)]
-    timeout_ms: u64,
-    /// Time that running requests have at shutdown, ms
-    #[arg(long, env = "RBEES_GRACE_MS", value_name = "MS", default_value_t = GRACE_MS)]
-    grace_ms: u64,
+    /// How the pool manager reaches this worker: the ready call's `uri` [default: what is bound]
+    #[arg(long, env = "RBEES_ADVERTISE", value_name = "URL")]
+    advertise: Option<String>,
+    /// Time between two heartbeats to the callback URL, s; 0: none [default: 30]
+    #[arg(long, env = "RBEES_HEARTBEAT_S", value_name = "S")]
+    heartbeat_s: Option<u64>,
+    /// Drain and end when the process that started this one is gone
+    #[arg(long, env = "RBEES_EXIT_WITH_PARENT", value_parser = BoolishValueParser::new(),
+        num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    exit_with_parent: Option<bool>,
+    /// Requests that may wait [default: 64]
+    #[arg(long, env = "RBEES_QUEUE", value_name = "N")]
+    queue: Option<usize>,
+    /// Deadline of a request that names none, ms [default: 600000]
+    #[arg(long, env = "RBEES_TIMEOUT_MS", value_name = "MS")]
+    timeout_ms: Option<u64>,
+    /// Time that running requests have at shutdown, ms [default: 30000]
+    #[arg(long, env = "RBEES_GRACE_MS", value_name = "MS")]
+    grace_ms: Option<u64>,
     /// Time that one step of the engine may take before the worker says it is stalled, ms
-    #[arg(long, env = "RBEES_STALL_MS", value_name = "MS", default_value_t = STALL_MS)]
-    stall_ms: u64,
+    /// [default: 30000]
+    #[arg(long, env = "RBEES_STALL_MS", value_name = "MS")]
+    stall_ms: Option<u64>,
     /// File with the token that callers must show (or RBEES_API_TOKEN holds it)
     #[arg(long, env = "RBEES_API_TOKEN_FILE", value_name = "FILE")]
     api_token_file: Option<PathBuf>,
     /// Another name that this worker goes by (Host header); may be repeated
     #[arg(long, env = "RBEES_HOST_NAME", value_name = "NAME", value_delimiter = ',')]
-    host_name: Vec<String>,
+    host_name: Option<Vec<String>>,
     /// Listen on any address without a token
-    #[arg(long, env = "RBEES_INSECURE")]
-    insecure: bool,
+    #[arg(long, env = "RBEES_INSECURE", value_parser = BoolishValueParser::new(),
+        num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    insecure: Option<bool>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 enum NarrationForm {
     Json,
     Human,
@@ -82,8 +104,10 @@ pub struct Config {
     pub filters: Option<PathBuf>,
     /// How narrations look on stdout.
     pub form: Form,
-    /// Where the ready call goes.
-    pub callback_url: Option<reqwest::Url>,
+    /// The pool manager, where there is one.
+    pub pool: Option<Pool>,
+    /// Whether to end when the process that started this one is gone.
+    pub exit_with_parent: bool,
     /// Requests that may wait.
     pub queue: usize,
     /// Deadline of a request that names none, ms.
@@ -98,11 +122,37 @@ pub struct Config {
     pub hosts: Vec<String>,
 }
 
+/// The pool manager: where it hears of the worker.
+pub struct Pool {
+    /// Where the ready call and the heartbeats go.
+    pub url: reqwest::Url,
+    /// How it reaches the worker, where that is not the bound address: a URL, or with the port bound
+    /// a host.
+    pub advertise: Option<Advertise>,
+    /// Seconds between two heartbeats; 0: none.
+    pub heartbeat_s: u64,
+}
+
+/// How others reach a worker whose bound address does not say it.
+pub enum Advertise {
+    /// By this URL.
+    Url(reqwest::Url),
+    /// By this name, at the port that was bound.
+    Host(String),
+}
+
 impl ServeFlags {
     /// Checks everything and fills in what was left open; `terminal` says whether a person reads stdout.
     pub fn validate(self, terminal: bool) -> Result<Config> {
+        let flags = match &self.config {
+            Some(path) => file::read(path)?.under(self),
+            None => self,
+        };
+        let model = flags.model.ok_or_else(|| {
+            wrong("no model is named: give --model FILE, or RBEES_MODEL, or `model` in --config")
+        })?;
         let worker_id =
-            self.worker_id.unwrap_or_else(|| format!("worker-{}", uuid::Uuid::now_v7()));
+            flags.worker_id.unwrap_or_else(|| format!("worker-{}", uuid::Uuid::now_v7()));
         let sound = |b: u8| b.is_ascii_alphanumeric() || b"._:-".contains(&b);
         if worker_id.is_empty()
             || worker_id.len() > WORKER_ID_BYTES_MAX
@@ -110,32 +160,37 @@ impl ServeFlags {
         {
             return Err(wrong("--worker-id is 1 to 128 of A-Z a-z 0-9 . _ : -"));
         }
-        if !(1..=QUEUE_JOBS_MAX).contains(&self.queue) {
-            return Err(wrong(format!("--queue is 1 to {QUEUE_JOBS_MAX}, not {}", self.queue)));
+        let queue = flags.queue.unwrap_or(QUEUE_JOBS);
+        if !(1..=QUEUE_JOBS_MAX).contains(&queue) {
+            return Err(wrong(format!("--queue is 1 to {QUEUE_JOBS_MAX}, not {queue}")));
         }
-        if !(1..=JOB_TIMEOUT_MS_MAX).contains(&self.timeout_ms) {
+        let timeout_ms = flags.timeout_ms.unwrap_or(JOB_TIMEOUT_MS);
+        if !(1..=JOB_TIMEOUT_MS_MAX).contains(&timeout_ms) {
             return Err(wrong(format!("--timeout-ms is 1 to {JOB_TIMEOUT_MS_MAX}")));
         }
-        if !(1..=STALL_MS_MAX).contains(&self.stall_ms) {
+        let stall_ms = flags.stall_ms.unwrap_or(STALL_MS);
+        if !(1..=STALL_MS_MAX).contains(&stall_ms) {
             return Err(wrong(format!("--stall-ms is 1 to {STALL_MS_MAX}")));
         }
-        if let Some(folder) = self.filters.as_ref().filter(|folder| !folder.is_dir()) {
+        if let Some(folder) = flags.filters.as_ref().filter(|folder| !folder.is_dir()) {
             return Err(wrong(format!("--filters {}: no such folder", folder.display())));
         }
-        let token = token(self.api_token_file)?;
-        if !self.host.is_loopback() && token.is_none() && !self.insecure {
+        let host = flags.host.unwrap_or(Ipv4Addr::LOCALHOST.into());
+        let token = token(flags.api_token_file)?;
+        if !host.is_loopback() && token.is_none() && flags.insecure != Some(true) {
             return Err(wrong(format!(
-                "--host {} can be reached by others: give --api-token-file, or say --insecure",
-                self.host
+                "--host {host} can be reached by others: give --api-token-file, or say --insecure"
             )));
         }
-        let callback_url = self.callback_url.map(|url| callback(&url)).transpose()?;
+        let mut hosts = flags.host_name.unwrap_or_default();
+        let callback = (flags.callback_url, flags.advertise, flags.heartbeat_s);
+        let pool = pool(callback, host, &mut hosts)?;
         Ok(Config {
-            model: self.model,
+            model,
             worker_id,
-            address: SocketAddr::new(self.host, self.port),
-            filters: self.filters,
-            form: match self.narration {
+            address: SocketAddr::new(host, flags.port.unwrap_or(PORT)),
+            filters: flags.filters,
+            form: match flags.narration {
                 Some(NarrationForm::Json) => Form::Json,
                 Some(NarrationForm::Human) => Form::Human,
                 Some(NarrationForm::Cute) => Form::Cute,
@@ -143,13 +198,14 @@ impl ServeFlags {
                 None if terminal => Form::Human,
                 None => Form::Json,
             },
-            callback_url,
-            queue: self.queue,
-            timeout_ms: self.timeout_ms,
-            grace_ms: self.grace_ms,
-            stall_ms: self.stall_ms,
+            pool,
+            exit_with_parent: flags.exit_with_parent == Some(true),
+            queue,
+            timeout_ms,
+            grace_ms: flags.grace_ms.unwrap_or(GRACE_MS),
+            stall_ms,
             token,
-            hosts: self.host_name,
+            hosts,
         })
     }
 }
@@ -158,31 +214,50 @@ fn wrong(message: impl Into<String>) -> Error {
     Error::new(Kind::Config, message)
 }
 
-fn callback(url: &str) -> Result<reqwest::Url> {
+/// The pool manager out of `--callback-url`, `--advertise` and `--heartbeat-s`. The name that the
+/// worker is advertised by becomes one of its `hosts`, so that calls to it are let in.
+fn pool(
+    (callback, advertise, heartbeat_s): (Option<String>, Option<String>, Option<u64>),
+    host: IpAddr,
+    hosts: &mut Vec<String>,
+) -> Result<Option<Pool>> {
+    let heartbeat_s = heartbeat_s.unwrap_or(HEARTBEAT_S);
+    if heartbeat_s > HEARTBEAT_S_MAX {
+        return Err(wrong(format!("--heartbeat-s is 0 (none) to {HEARTBEAT_S_MAX}")));
+    }
+    let advertise = match advertise.map(|url| web_url("--advertise", &url)).transpose()? {
+        Some(url) => {
+            hosts.extend(url.host_str().map(str::to_owned));
+            Some(Advertise::Url(url))
+        }
+        None if host.is_unspecified() => hosts.first().cloned().map(Advertise::Host),
+        None => None,
+    };
+    let Some(callback) = callback else { return Ok(None) };
+    let url = web_url("--callback-url", &callback)?;
+    if host.is_unspecified() && advertise.is_none() {
+        return Err(wrong(format!(
+            "--host {host} is no address that the pool manager could call: give --advertise URL, \
+             or --host-name NAME"
+        )));
+    }
+    Ok(Some(Pool { url, advertise, heartbeat_s }))
+}
+
+fn web_url(flag: &str, url: &str) -> Result<reqwest::Url> {
     reqwest::Url::parse(url)
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-        .ok_or_else(|| wrong("--callback-url is no http:// or https:// URL with a host"))
+        .ok_or_else(|| wrong(format!("{flag} is no http:// or https:// URL with a host")))
 }
 
 /// The token from its file, or else from the environment.
 fn token(file: Option<PathBuf>) -> Result<Option<Private>> {
     let (text, from) = match file {
-        Some(path) => {
-            let mut text = String::new();
-            std::fs::File::open(&path)
-                .and_then(|file| file.take(TOKEN_FILE_BYTES_MAX + 1).read_to_string(&mut text))
-                .map_err(|e| {
-                    wrong(format!("--api-token-file {} can't be read: {e}", path.display()))
-                })?;
-            if text.len() as u64 > TOKEN_FILE_BYTES_MAX {
-                return Err(wrong(format!(
-                    "--api-token-file {} has more than {TOKEN_FILE_BYTES_MAX} bytes: one line with the token is expected",
-                    path.display()
-                )));
-            }
-            (text, "--api-token-file")
-        }
+        Some(path) => (
+            file::text("--api-token-file", &path, TOKEN_FILE_BYTES_MAX, "one line with the token")?,
+            "--api-token-file",
+        ),
         None => match std::env::var("RBEES_API_TOKEN") {
             Ok(text) => (text, "RBEES_API_TOKEN"),
             Err(_) => return Ok(None),

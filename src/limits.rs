@@ -189,6 +189,16 @@ pub const CALLBACK_TRIES_MAX: u32 = 5;
 pub const CALLBACK_TRY_MS: u64 = 5_000;
 /// First wait between two tries of the ready call; doubles each time, ms.
 pub const CALLBACK_BACKOFF_MS: u64 = 250;
+/// Time between two heartbeats unless configured otherwise, s.
+pub const HEARTBEAT_S: u64 = 30;
+/// Longest such time that a configuration can set, s.
+pub const HEARTBEAT_S_MAX: u64 = 3_600;
+/// Period of the look whether the parent process is still there, ms.
+pub const PARENT_POLL_MS: u64 = 250;
+/// Port unless configured otherwise.
+pub const PORT: u16 = 8_080;
+/// Bytes of a configuration file.
+pub const CONFIG_FILE_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes of a file with a token.
 pub const TOKEN_FILE_BYTES_MAX: u64 = 4_096;
 /// Longest name of a worker, bytes.
@@ -199,6 +209,7 @@ const _: () = {
     assert!(FILTER_MEMORY_MIB <= FILTER_MEMORY_MIB_MAX);
     assert!(QUEUE_JOBS <= QUEUE_JOBS_MAX);
     assert!(JOB_TIMEOUT_MS <= JOB_TIMEOUT_MS_MAX);
+    assert!(HEARTBEAT_S <= HEARTBEAT_S_MAX && CALLBACK_TRY_MS < HEARTBEAT_S * 1_000);
     assert!(KEEP_ALIVE_MS <= WRITE_STALL_MS_MAX);
     assert!(BODY_BYTES_MAX >= PROMPT_CHARS_MAX * 12);
     assert!(FILTER_RETURN_BYTES_MAX >= FACT_CHARS_MAX * VIOLATIONS_MAX * 4);

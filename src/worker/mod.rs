@@ -2,6 +2,7 @@
 //! decide when; the parts know how.
 
 mod callback;
+mod signs;
 
 use std::io::IsTerminal as _;
 use std::sync::atomic::Ordering;
@@ -10,9 +11,9 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use self::signs::Signs;
 use crate::config::Config;
 use crate::delivery::{Pipeline, Stdout};
 use crate::engine::{self, Loaded, device, scheduler};
@@ -29,6 +30,10 @@ use crate::narration::{Fact, Narrator, fact};
 
 /// Runs a worker from its first narration to its last.
 pub fn run(config: Config) -> Result<()> {
+    let runtime = Runtime::new()
+        .map_err(|e| Error::new(Kind::Internal, "the async runtime can't start").because(e))?;
+    // Before anything that takes time, so that no moment is left in which a signal just kills.
+    let signs = runtime.block_on(async { Signs::new(config.exit_with_parent) })?;
     let pipeline = Pipeline::new();
     let narrator = Narrator::new(config.worker_id.clone(), pipeline.clone());
     narrator.tell(Fact::Startup(Startup {
@@ -54,9 +59,7 @@ pub fn run(config: Config) -> Result<()> {
     }
     pipeline.start(&chains, &narrator, &stdout)?;
     watch::spawn(Arc::clone(&chains), narrator.clone())?;
-    let runtime = Runtime::new()
-        .map_err(|e| Error::new(Kind::Internal, "the async runtime can't start").because(e))?;
-    let result = runtime.block_on(serve(config, &pipeline, &narrator, &chains));
+    let result = runtime.block_on(serve(config, signs, &pipeline, &narrator, &chains));
     runtime.shutdown_background();
     flush(&pipeline, &stdout);
     result
@@ -72,11 +75,11 @@ fn flush(pipeline: &Pipeline, stdout: &Stdout) {
 /// Binds, loads, announces, and serves until somebody says stop.
 async fn serve(
     config: Config,
+    mut signs: Signs,
     pipeline: &Arc<Pipeline>,
     narrator: &Narrator,
     chains: &Arc<Chains>,
 ) -> Result<()> {
-    let mut signals = Signals::new()?;
     let listener = bind(&config, narrator).await?;
     let address = listener
         .local_addr()
@@ -108,10 +111,10 @@ async fn serve(
             }
             Ok(never) => match never {},
         },
-        () = signals.next() => ShutdownCause::Signal,
+        cause = signs.any() => cause,
         _ = asked.recv() => ShutdownCause::Request,
     };
-    drain(&app, cause, &mut signals).await;
+    drain(&app, cause, &mut signs).await;
     server.abort();
     Ok(())
 }
@@ -173,14 +176,14 @@ async fn start_work(config: &Config, app: &Arc<App>) -> Result<std::convert::Inf
     )?;
     let _ = app.model.set(Model { language, profile, device }); // set once, here
     app.life.become_state(WorkerState::Ready);
-    if let Some(url) = &config.callback_url {
-        callback::announce(url, app).await?;
+    match &config.pool {
+        Some(pool) => callback::keep_in_touch(pool, app).await,
+        None => std::future::pending().await,
     }
-    std::future::pending().await
 }
 
 /// No new work; what runs may finish within the grace; then it is ended. A second signal ends at once.
-async fn drain(app: &Arc<App>, cause: ShutdownCause, signals: &mut Signals) {
+async fn drain(app: &Arc<App>, cause: ShutdownCause, signs: &mut Signs) {
     app.life.become_state(WorkerState::Draining);
     tell_shutdown(app, cause);
     let queue = Arc::clone(&app.queue);
@@ -191,7 +194,7 @@ async fn drain(app: &Arc<App>, cause: ShutdownCause, signals: &mut Signals) {
         drained = finished => if matches!(drained, Ok(true)) {
             return settle(app).await;
         },
-        () = signals.next() => {}
+        () = signs.signal() => {}
     }
     for job in app.jobs.active() {
         job.cancel.cancel(CancelledBy::Shutdown);
@@ -223,24 +226,4 @@ fn tell_shutdown(app: &App, cause: ShutdownCause) {
         jobs_in_flight: fact::count(running + waiting),
         grace_ms: app.grace_ms,
     }));
-}
-
-/// SIGTERM and SIGINT.
-struct Signals(tokio::signal::unix::Signal, tokio::signal::unix::Signal);
-
-impl Signals {
-    fn new() -> Result<Self> {
-        let on = |kind| {
-            signal(kind)
-                .map_err(|e| Error::new(Kind::Internal, "signals can't be listened to").because(e))
-        };
-        Ok(Signals(on(SignalKind::terminate())?, on(SignalKind::interrupt())?))
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.0.recv() => {}
-            _ = self.1.recv() => {}
-        }
-    }
 }

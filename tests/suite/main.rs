@@ -9,6 +9,7 @@ mod worker;
 mod bad_input;
 mod facts;
 mod filters;
+mod life;
 mod real_model;
 mod stream;
 mod tidy;

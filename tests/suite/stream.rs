@@ -11,14 +11,14 @@ fn last(frames: &[Frame]) -> &Frame {
 }
 
 /// A worker whose model takes its time: many layers, and a context that nobody fills in a moment.
-async fn slow(arguments: &[&str]) -> Worker {
+pub async fn slow(arguments: &[&str]) -> Worker {
     let options = TinyOptions { seed: 7, layers: 12, context_length: 4_096, ..Default::default() };
     Worker::with_model(&tiny_llama_with(&options), arguments).await
 }
 
 /// A request that is still running when somebody ends it. Greedy, and drawn to what it has said
 /// before, so that no end of text can end it first.
-fn long_job(job_id: &str) -> Value {
+pub fn long_job(job_id: &str) -> Value {
     json!({"prompt": "on and on", "max_tokens": 4_000, "temperature": 0,
         "repetition_penalty": 0.1, "job_id": job_id})
 }

@@ -12,6 +12,9 @@ use serde_json::Value;
 /// How long a test waits for something that has to come; only a hang gets there.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The worker's binary.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_rbees-workerd");
+
 /// A running worker.
 pub struct Worker {
     child: Child,
@@ -67,10 +70,14 @@ impl Worker {
 
     /// The same on a port of the test's choice.
     pub fn spawn_on(port: u16, model: &Path, arguments: &[&str]) -> Worker {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_rbees-workerd"))
-            .args(["serve", "--port", &port.to_string(), "--model"])
-            .arg(model)
-            .args(arguments)
+        let mut command = Command::new(BINARY);
+        command.args(["serve", "--port", &port.to_string(), "--model"]).arg(model).args(arguments);
+        Self::run(&mut command)
+    }
+
+    /// A worker by a command of the test's own making.
+    pub fn run(command: &mut Command) -> Worker {
+        let mut child = command
             .env_remove("RUST_LOG")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -147,6 +154,11 @@ impl Worker {
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
         assert!(status.expect("kill can be run").success());
+    }
+
+    /// Process id of the worker, or of what started it.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits until the worker has ended; its status and what it wrote to stderr.

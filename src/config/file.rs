@@ -1,0 +1,75 @@
+//! The file of `--config`: the same options as the flags, by the same names, in TOML. Paths in it start
+//! from its own folder. Reads within bounds; never repeats a line, which might hold a secret.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use super::{ServeFlags, wrong};
+use crate::error::Result;
+use crate::limits::CONFIG_FILE_BYTES_MAX;
+
+/// The options that the file at `path` sets.
+///
+/// # Errors
+/// Names the line, and what was expected there.
+pub fn read(path: &Path) -> Result<ServeFlags> {
+    let text = text("--config", path, CONFIG_FILE_BYTES_MAX, "a few lines of TOML")?;
+    let mut flags: ServeFlags = toml::from_str(&text).map_err(|error| {
+        let line = error
+            .span()
+            .and_then(|span| text.get(..span.start))
+            .map_or_else(String::new, |before| {
+                format!(", line {}", before.matches('\n').count() + 1)
+            });
+        wrong(format!("--config {}{line}: {}", path.display(), error.message()))
+    })?;
+    if std::env::var_os("RBEES_API_TOKEN").is_some() {
+        flags.api_token_file = None; // the environment wins over the file, here too
+    }
+    let folder = path.parent().unwrap_or(Path::new(""));
+    for path in [&mut flags.model, &mut flags.filters, &mut flags.api_token_file] {
+        *path = path.take().map(|path| folder.join(path));
+    }
+    Ok(flags)
+}
+
+/// The text of a small file; `expected` says what it should hold, for an error.
+pub fn text(flag: &str, path: &Path, bytes_max: u64, expected: &str) -> Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(bytes_max + 1).read_to_string(&mut text))
+        .map_err(|e| wrong(format!("{flag} {} can't be read: {e}", path.display())))?;
+    if text.len() as u64 > bytes_max {
+        return Err(wrong(format!(
+            "{flag} {} has more than {bytes_max} bytes: {expected} is expected",
+            path.display()
+        )));
+    }
+    Ok(text)
+}
+
+impl ServeFlags {
+    /// These options where `flags` leaves them open.
+    pub(super) fn under(self, flags: ServeFlags) -> ServeFlags {
+        ServeFlags {
+            config: flags.config,
+            model: flags.model.or(self.model),
+            worker_id: flags.worker_id.or(self.worker_id),
+            host: flags.host.or(self.host),
+            port: flags.port.or(self.port),
+            filters: flags.filters.or(self.filters),
+            narration: flags.narration.or(self.narration),
+            callback_url: flags.callback_url.or(self.callback_url),
+            advertise: flags.advertise.or(self.advertise),
+            heartbeat_s: flags.heartbeat_s.or(self.heartbeat_s),
+            exit_with_parent: flags.exit_with_parent.or(self.exit_with_parent),
+            queue: flags.queue.or(self.queue),
+            timeout_ms: flags.timeout_ms.or(self.timeout_ms),
+            grace_ms: flags.grace_ms.or(self.grace_ms),
+            stall_ms: flags.stall_ms.or(self.stall_ms),
+            api_token_file: flags.api_token_file.or(self.api_token_file),
+            host_name: flags.host_name.or(self.host_name),
+            insecure: flags.insecure.or(self.insecure),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Signs from the system that the worker should end: signals, and the end of its parent process.
+//! Acts on none of them.
+
+use std::os::unix::process::parent_id;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::error::{Error, Kind, Result};
+use crate::limits::PARENT_POLL_MS;
+use crate::narration::facts::ShutdownCause;
+
+/// SIGTERM, SIGINT, and the parent process where it is watched. What comes before anybody waits for it
+/// is not lost.
+pub struct Signs {
+    terminate: Signal,
+    interrupt: Signal,
+    parent: Option<u32>,
+}
+
+impl Signs {
+    /// Listens from now on; `with_parent` watches the process that is the parent now.
+    pub fn new(with_parent: bool) -> Result<Self> {
+        let on = |kind| {
+            signal(kind)
+                .map_err(|e| Error::new(Kind::Internal, "signals can't be listened to").because(e))
+        };
+        Ok(Signs {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+            parent: with_parent.then(parent_id),
+        })
+    }
+
+    /// Waits for the first of them.
+    pub async fn any(&mut self) -> ShutdownCause {
+        let parent = self.parent;
+        tokio::select! {
+            () = self.signal() => ShutdownCause::Signal,
+            () = gone(parent) => ShutdownCause::ParentGone,
+        }
+    }
+
+    /// Waits for the next signal.
+    pub async fn signal(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Waits until this process has another parent than `parent`, as the orphan of one that ended has.
+async fn gone(parent: Option<u32>) {
+    let Some(parent) = parent else { return std::future::pending().await };
+    while parent_id() == parent {
+        tokio::time::sleep(Duration::from_millis(PARENT_POLL_MS)).await;
+    }
+}
