@@ -6,7 +6,7 @@ PYTHON  ?= python3
 ADDRESS ?= 127.0.0.1
 PORT    ?= 8080
 
-.PHONY: run test model build bench ci toolchain
+.PHONY: run test model build bench ci toolchain references
 
 run: build model
 	target/release/rbees-workerd serve --model $(MODEL) --host $(ADDRESS) --port $(PORT)
@@ -26,6 +26,13 @@ bench: build model
 	$(CARGO) bench --locked --bench worker
 
 ci: test
+
+# Makes what the tests compare with anew, by the libraries that models are trained with.
+references:
+	$(PYTHON) -m venv target/references
+	target/references/bin/pip install --quiet --requirement tests/references/requirements.txt
+	target/references/bin/python tests/references/make_tokenizers.py
+	git diff --exit-code --stat -- tests/references
 
 model: $(MODEL)
 

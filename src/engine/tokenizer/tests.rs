@@ -109,8 +109,8 @@ fn token_bytes_undo_the_letters() {
     assert_eq!(tokenizer.token_bytes(0), b"");
     assert_eq!(tokenizer.token_bytes(u32::MAX), b"");
     assert_eq!(tokenizer.token_bytes(tokenizer.vocabulary()), b"");
-    assert_eq!(letters().len(), 256);
-    assert!((0..=255).all(|byte| letters()[&byte_letter(byte)] == byte));
+    assert_eq!(byte_level::letters().len(), 256);
+    assert!((0..=255).all(|byte| byte_level::letters()[&byte_letter(byte)] == byte));
 }
 
 #[test]
@@ -120,14 +120,14 @@ fn whatever_is_wrong_is_told() {
     assert!(build(sound()).is_ok());
     check_error(GgufBuilder::new(), "expected a text at metadata key 'tokenizer.ggml.model'");
     check_error(
-        GgufBuilder::new().meta_str("tokenizer.ggml.model", "llama\n"),
-        "the tokenizer 'llama' is unknown; known: gpt2",
+        GgufBuilder::new().meta_str("tokenizer.ggml.model", "bert\n"),
+        "the tokenizer 'bert' is unknown; known: gpt2",
     );
     check_error(
         GgufBuilder::new()
             .meta_str("tokenizer.ggml.model", "gpt2")
             .meta_str("tokenizer.ggml.pre", "made-up"),
-        "'made-up' is unknown; known: smollm, gpt-2, gpt2, llama-bpe, llama3, llama-v3, qwen2",
+        "'made-up' is unknown; known: smollm, gpt-2, gpt2, llama-bpe, llama3, llama-v3, dbrx, tekken, qwen2",
     );
     check_error(small(&[], &[], &[]), "is empty");
     check_error(small(&tokens, &[], &[1]), "a type for each of 3 tokens");
@@ -140,6 +140,26 @@ fn whatever_is_wrong_is_told() {
         sound().meta_u32("tokenizer.ggml.eos_token_id", 3),
         "expected one of 3 tokens at 'tokenizer.ggml.eos_token_id', found 3",
     );
+}
+
+#[test]
+fn what_is_wrong_with_pieces_is_told() {
+    let tokens = ["<unk>", "▁", "a", "▁a", "<0x41>"].map(str::to_owned);
+    let pieces = |scores: &[f32]| {
+        GgufBuilder::new()
+            .meta_str("tokenizer.ggml.model", "llama")
+            .meta_strs("tokenizer.ggml.tokens", &tokens)
+            .meta_i32s("tokenizer.ggml.token_type", &[2, 1, 1, 1, 6])
+            .meta_f32s("tokenizer.ggml.scores", scores)
+    };
+    let tokenizer = build(pieces(&[0.0, -1.0, -2.0, -3.0, 0.0])).expect("a sound tokenizer");
+    assert_eq!(tokenizer.encode("aAb").ok(), Some(vec![3, 4, 0]));
+    assert_eq!(decoded(&tokenizer, &[3, 4]), " aA");
+    check_error(pieces(&[0.0]), "a finite score for each of 5 tokens");
+    check_error(pieces(&[0.0, f32::NAN, 0.0, 0.0, 0.0]), "a finite score for each of 5 tokens");
+    let charsmap =
+        pieces(&[0.0; 5]).meta_list_raw("tokenizer.ggml.precompiled_charsmap", 0, 1, &[1]);
+    check_error(charsmap, "rewrites characters by a table");
 }
 
 #[test]
@@ -223,3 +243,48 @@ const GOLDEN: &[(&str, &[u32])] = &[
         &[81, 15442, 82, 12109, 218, 83, 321, 221, 84, 201, 198, 85, 201, 86],
     ),
 ];
+
+/// The texts and what the libraries that models are trained with make of them
+/// (`tests/references/make_tokenizers.py`).
+#[test]
+fn hard_texts_tokenize_as_the_references_do() {
+    use sha2::{Digest as _, Sha256};
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/references/tokenizers");
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).expect("it is committed");
+    let texts: Vec<String> = serde_json::from_str(&read("texts.json")).expect("texts");
+    assert_eq!(texts.len(), 10_000);
+    for kind in [
+        "smollm",
+        "gpt-2",
+        "llama-bpe",
+        "dbrx",
+        "tekken",
+        "qwen2",
+        "sentencepiece-bpe",
+        "sentencepiece-unigram",
+    ] {
+        let (gguf, _) = Gguf::open(&folder.join(format!("{kind}.gguf"))).expect("a sound file");
+        let tokenizer = Tokenizer::from_gguf(&gguf).expect("a known tokenizer");
+        let expected = read(&format!("{kind}.ids"));
+        let mut wrong = Vec::new();
+        for (text, expected) in texts.iter().zip(expected.lines()) {
+            let tokens = tokenizer.encode(text).expect("tokens");
+            let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+            let digest = Sha256::digest(bytes);
+            let found: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+            if found != expected {
+                wrong.push((text, tokens.clone()));
+            }
+            if kind != "qwen2" {
+                let space = kind.starts_with("sentencepiece") && !text.is_empty();
+                let back = decoded(&tokenizer, &tokens);
+                assert_eq!(
+                    back[usize::from(space)..],
+                    text.replace('▁', if space { " " } else { "▁" })
+                );
+            }
+        }
+        let first = wrong.first();
+        assert!(wrong.is_empty(), "{kind}: {} texts differ, first {first:?}", wrong.len());
+    }
+}
