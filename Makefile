@@ -6,7 +6,7 @@ PYTHON  ?= python3
 ADDRESS ?= 127.0.0.1
 PORT    ?= 8080
 
-.PHONY: run test model build bench ci toolchain references
+.PHONY: run test model build bench ci toolchain references test-web
 
 run: build model
 	target/release/rbees-workerd serve --model $(MODEL) --host $(ADDRESS) --port $(PORT)
@@ -26,6 +26,13 @@ bench: build model
 	$(CARGO) bench --locked --bench worker
 
 ci: test
+
+# The playground in headless Chromium, which is installed where it is missing (on Debian, as root).
+test-web: toolchain model
+	$(CARGO) build --locked
+	command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-noto-color-emoji fonts-dejavu-core)
+	npm install --prefix target/web --no-package-lock --no-audit --no-fund --silent playwright-core@1.65.1 axe-core@4.14.1
+	node --test --test-concurrency=1 tests/web/
 
 # Makes what the tests compare with anew, by the libraries that models are trained with.
 references:

@@ -12,14 +12,14 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
 use sha2::{Digest as _, Sha256};
 
-use super::App;
 use super::problem::Problem;
+use super::{App, playground};
 use crate::limits::{CORRELATION_ID_BYTES_MAX, REPLY_NARRATION_MS, VIOLATIONS_MAX};
 use crate::narration::facts::{self, RequestRejected};
 use crate::narration::{Fact, Scope};
 
 const CORRELATION: &str = "x-correlation-id";
-/// Paths that need no token.
+/// Paths that need no token, besides the playground's own files.
 const OPEN: [&str; 2] = ["/health", "/ready"];
 
 /// Lets a request through or answers in its place; its [`Scope`] becomes an extension.
@@ -95,7 +95,7 @@ fn check(app: &App, headers: &HeaderMap, path: &str) -> Result<(), Problem> {
             return Err(Problem::new(StatusCode::FORBIDDEN, detail));
         }
     }
-    if let Some(token) = app.access.token.as_ref().filter(|_| !OPEN.contains(&path)) {
+    if let Some(token) = app.access.token.as_ref().filter(|_| !is_open(path)) {
         let shown = headers
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
@@ -106,6 +106,10 @@ fn check(app: &App, headers: &HeaderMap, path: &str) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+fn is_open(path: &str) -> bool {
+    OPEN.contains(&path) || playground::is_open(path)
 }
 
 /// Compares digests, so that the time it takes tells nothing of the token.

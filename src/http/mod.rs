@@ -5,6 +5,7 @@ mod accept;
 mod execute;
 mod guard;
 mod jobs;
+mod playground;
 mod problem;
 mod request;
 mod status;
@@ -145,6 +146,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/shutdown", post(status::shutdown))
         .route("/health", get(status::health))
         .route("/ready", get(status::ready))
+        .merge(playground::routes())
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

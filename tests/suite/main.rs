@@ -10,6 +10,7 @@ mod bad_input;
 mod facts;
 mod filters;
 mod life;
+mod playground;
 mod real_model;
 mod stream;
 mod tidy;
