@@ -6,7 +6,7 @@ PYTHON  ?= python3
 ADDRESS ?= 127.0.0.1
 PORT    ?= 8080
 
-.PHONY: run test model build bench ci toolchain references test-web
+.PHONY: run test model build bench ci toolchain references test-web test-examples test-pool
 
 run: build model
 	target/release/rbees-workerd serve --model $(MODEL) --host $(ADDRESS) --port $(PORT)
@@ -33,6 +33,25 @@ test-web: toolchain model
 	command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-noto-color-emoji fonts-dejavu-core)
 	npm install --prefix target/web --no-package-lock --no-audit --no-fund --silent playwright-core@1.65.1 axe-core@4.14.1
 	node --test --test-concurrency=1 tests/web/
+
+# The clients and the relay under examples/, with their connections cut; needs Node, jq and curl.
+test-examples: toolchain model
+	$(CARGO) build --locked
+	$(PYTHON) -m venv target/examples/venv
+	target/examples/venv/bin/pip install --quiet httpx==0.28.1 httpx-sse==0.4.3
+	npm install --prefix target/examples --no-package-lock --no-audit --no-fund --silent typescript@7.0.2 eventsource-parser@4.1.3 @types/node@22.20.5
+	cp examples/clients/execute.mts target/examples/
+	cd target/examples && node_modules/.bin/tsc --strict --module nodenext --target es2022 --types node --skipLibCheck execute.mts
+	node --test --test-concurrency=1 tests/examples/
+
+# The pools under examples/pool/, over real workers. What they need is large and stays under target/.
+test-pool: toolchain model
+	$(CARGO) build --locked
+	for part in ray units; do \
+		$(PYTHON) -m venv target/pool/$$part && \
+		target/pool/$$part/bin/pip install --quiet --requirement tests/pool/$$part.txt && \
+		target/pool/$$part/bin/pytest --quiet --disable-warnings -p no:cacheprovider tests/pool/test_$$part.py || exit 1; \
+	done
 
 # Makes what the tests compare with anew, by the libraries that models are trained with.
 references:

@@ -61,6 +61,24 @@ fn every_file_says_what_it_is() {
 }
 
 #[test]
+fn operators_are_told_what_every_sign_means() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).expect("it can be read");
+    let guide = read("docs/operations.md");
+    let contract = read("wit/0.1.0/facts.wit");
+    let kinds = contract.split("variant fact {").nth(1).expect("the contract has facts");
+    let kinds: Vec<&str> =
+        kinds.lines().filter_map(|line| line.trim().split_once('(')).map(|pair| pair.0).collect();
+    assert!(kinds.len() > 30, "{kinds:?}");
+    for kind in kinds {
+        assert!(guide.contains(&format!("`{kind}`")), "docs/operations.md leaves out {kind}");
+    }
+    for code in 0..=6 {
+        assert!(guide.contains(&format!("\n| {code} | ")), "it leaves out exit code {code}");
+    }
+}
+
+#[test]
 fn nothing_is_left_undone() {
     for (path, text) in sources() {
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();

@@ -14,7 +14,7 @@ const MODEL = process.env.MODEL ?? path.join(ROOT, "models/SmolLM2-135M-Instruct
 
 /** A worker that takes work, with everything it told so far in `told`. */
 export async function startWorker(args = [], env = {}) {
-  const child = spawn(BINARY, ["serve", "--model", MODEL, "--port", "0", ...args], {
+  const child = spawn(BINARY, ["serve", "--model", MODEL, "--port", "0", "--exit-with-parent", ...args], {
     stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...env },
   });
   const worker = { child, told: [], stderr: "", url: undefined };
