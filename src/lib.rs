@@ -11,6 +11,8 @@ pub mod error;
 
 pub mod private;
 
+pub mod files;
+
 pub mod narration;
 
 pub mod filter;

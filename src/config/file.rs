@@ -1,11 +1,11 @@
 //! The file of `--config`: the same options as the flags, by the same names, in TOML. Paths in it start
 //! from its own folder. Reads within bounds; never repeats a line, which might hold a secret.
 
-use std::io::Read as _;
 use std::path::Path;
 
 use super::{ServeFlags, wrong};
 use crate::error::Result;
+use crate::files;
 use crate::limits::CONFIG_FILE_BYTES_MAX;
 
 /// The options that the file at `path` sets.
@@ -35,17 +35,9 @@ pub fn read(path: &Path) -> Result<ServeFlags> {
 
 /// The text of a small file; `expected` says what it should hold, for an error.
 pub fn text(flag: &str, path: &Path, bytes_max: u64, expected: &str) -> Result<String> {
-    let mut text = String::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(bytes_max + 1).read_to_string(&mut text))
-        .map_err(|e| wrong(format!("{flag} {} can't be read: {e}", path.display())))?;
-    if text.len() as u64 > bytes_max {
-        return Err(wrong(format!(
-            "{flag} {} has more than {bytes_max} bytes: {expected} is expected",
-            path.display()
-        )));
-    }
-    Ok(text)
+    files::text(path, bytes_max).map_err(|e| {
+        wrong(format!("{flag} {} can't be read: {e}; {expected} is expected", path.display()))
+    })
 }
 
 impl ServeFlags {

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::builtin;
 use super::chain::OnFailure;
 use super::component::Failure;
+use crate::files;
 use crate::limits::{
     FILTER_CALL_MS, FILTER_CALL_MS_MAX, FILTER_MEMORY_MIB, FILTER_MEMORY_MIB_MAX, FILTERS_MAX,
     MANIFEST_BYTES_MAX,
@@ -142,13 +143,7 @@ fn from_folder(folder: &Path) -> Result<Vec<Spec>, Failure> {
 }
 
 fn from_file(folder: &Path, manifest: &Path) -> Result<Vec<Spec>, Failure> {
-    let size = std::fs::metadata(manifest).map_or(0, |meta| meta.len());
-    if size > MANIFEST_BYTES_MAX {
-        return Err(Failure(format!(
-            "{FILE} has {size} bytes; at most {MANIFEST_BYTES_MAX} are read"
-        )));
-    }
-    let text = std::fs::read_to_string(manifest)
+    let text = files::text(manifest, MANIFEST_BYTES_MAX)
         .map_err(|e| Failure(format!("{} can't be read: {e}", manifest.display())))?;
     let file: File = toml::from_str(&text)
         .map_err(|e| Failure(format!("{FILE}{}: {}", line_of(&text, e.span()), e.message())))?;

@@ -1,8 +1,6 @@
 //! Makes chains out of what an operator deployed, and puts them in service. If anything is wrong with
 //! a new one, the last good one stays and the reason is told. Never runs on a serving thread.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +14,7 @@ use super::component::{Component, Failure, digest};
 use super::host::Host;
 use super::manifest::{self, Source, Spec};
 use crate::error::{Error, Kind, Result};
+use crate::files;
 use crate::limits::FILTER_FILE_BYTES_MAX;
 use crate::narration::facts::{FilterLoaded, FilterRejected};
 use crate::narration::{Fact, Narrator, Outlet, Scope, Told, fact};
@@ -183,15 +182,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err(Failure("is no ordinary file".into()));
     }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(FILTER_FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > FILTER_FILE_BYTES_MAX {
-        return Err(Failure(format!(
-            "has more than the {FILTER_FILE_BYTES_MAX} bytes that are loaded"
-        )));
-    }
-    Ok(bytes)
+    files::read(path, FILTER_FILE_BYTES_MAX).map_err(unreadable)
 }
 
 /// Runs one sample of every fact through the filter alone.

@@ -183,7 +183,7 @@ fn a_file_that_is_wrong_names_its_line_and_no_value() {
     check_file("port = ", "line 1: ");
     check_file("queue = 0\nmodel = \"m\"", "--queue is 1 to");
     check_file("", "no model is named");
-    check_file(&"#".repeat(70_000), "has more than 65536 bytes");
+    check_file(&"#".repeat(70_000), "has more than the 65536 bytes");
     check_file(
         "model = \"m\"\nhost = \"0.0.0.0\"\ninsecure = true\ncallback-url = \"http://a/\"",
         "give --advertise",

@@ -4,10 +4,11 @@
 use std::path::{Path, PathBuf};
 
 /// The rooms in order; a room may use those before it.
-const LAYERS: [&str; 11] = [
+const LAYERS: [&str; 12] = [
     "limits",
     "error",
     "private",
+    "files",
     "narration",
     "filter",
     "delivery",
