@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
-use rbees_workerd::engine::{self, Chunk};
+use rbees_workerd::engine::{self, Chunk, Logits};
 use rbees_workerd::filter::{Chains, Host, Instances};
 use rbees_workerd::narration::{Fact, Narrator, Outlet, Scope, Told};
 
@@ -75,18 +75,18 @@ fn main() {
 /// Greedy decoding without sampler, text, narration or HTTP; tokens a second after the first.
 fn bare_loop(loaded: &mut engine::Loaded) -> f64 {
     let mut tokens = loaded.language.tokenizer.encode("The bees").expect("plain text");
-    let (mut position, mut began) = (0, Instant::now());
+    let blocks: Vec<u32> = (0..loaded.decoder.blocks() as u32).collect();
+    let (mut logits, mut position, mut began) = (Logits::default(), 0, Instant::now());
     for n in 0..TOKENS {
-        let chunk = Chunk { slot: 0, position, tokens: &tokens, logits: true };
-        let logits = loaded.decoder.step(&[chunk]).expect("the model computes").remove(0);
+        let chunk = Chunk { blocks: &blocks, position, tokens: &tokens, logits: true };
+        loaded.decoder.step(&[chunk], &mut logits).expect("the model computes");
         position += tokens.len();
-        let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+        let best = logits.row(0).iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
         tokens = vec![u32::try_from(best.expect("a vocabulary").0).expect("it fits")];
         if n == 0 {
             began = Instant::now();
         }
     }
-    loaded.decoder.release(0);
     (TOKENS - 1) as f64 / began.elapsed().as_secs_f64()
 }
 

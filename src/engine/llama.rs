@@ -5,7 +5,7 @@ use candle_core::quantized::gguf_file::Content;
 use candle_core::{Device, Tensor};
 use candle_transformers::models::quantized_llama::{MAX_SEQ_LEN, ModelWeights};
 
-use super::decoder::{Chunk, Decoder};
+use super::decoder::{Chunk, Decoder, Logits};
 use super::gguf::Gguf;
 use crate::error::{Error, Kind, Result};
 
@@ -14,6 +14,7 @@ pub struct Llama {
     weights: ModelWeights,
     device: Device,
     context_length: usize,
+    vocabulary: usize,
     weight_bytes: u64,
     /// Bytes that one token takes in the KV cache.
     token_bytes: u64,
@@ -36,11 +37,15 @@ impl Llama {
         let heads = uint("attention.head_count")?.max(1);
         let width = uint("embedding_length")? / heads;
         let token_bytes = uint("block_count")? * uint("attention.head_count_kv")? * width * 2 * 4;
+        let embedding = gguf.tensors().iter().find(|tensor| tensor.name == "token_embd.weight");
+        let vocabulary = embedding.and_then(|tensor| tensor.shape.first()).copied().unwrap_or(0);
+        let vocabulary = usize::try_from(vocabulary).unwrap_or(usize::MAX);
         let context = usize::try_from(uint("context_length")?).unwrap_or(usize::MAX);
         Ok(Llama {
             weights,
             device: device.clone(),
             context_length: context.min(MAX_SEQ_LEN),
+            vocabulary,
             weight_bytes: weight_bytes(gguf),
             token_bytes,
             cached: 0,
@@ -64,35 +69,59 @@ fn weight_bytes(gguf: &Gguf) -> u64 {
 }
 
 impl Decoder for Llama {
-    fn slots(&self) -> usize {
+    fn context_length(&self) -> usize {
+        self.context_length
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    /// candle keeps the keys and values itself, of one sequence: all of it counts as one block.
+    fn block_tokens(&self) -> usize {
+        self.context_length
+    }
+
+    fn blocks(&self) -> usize {
         1
     }
 
-    fn context_length(&self) -> usize {
-        self.context_length
+    fn sequences(&self) -> usize {
+        1
     }
 
     fn resident_bytes(&self) -> u64 {
         self.weight_bytes + self.cached as u64 * self.token_bytes
     }
 
-    fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<Vec<Vec<f32>>> {
-        let mut wanted = Vec::new();
+    fn step(&mut self, chunks: &[Chunk<'_>], logits: &mut Logits) -> Result<()> {
+        logits.clear(self.vocabulary);
         for chunk in chunks {
-            let logits = self.forward(chunk).map_err(|e| {
+            let failed = |e: candle_core::Error| {
                 Error::new(Kind::Inference, "the model's computation failed").because(e)
-            })?;
+            };
+            let row = self.forward(chunk).map_err(failed)?;
             self.cached = chunk.position + chunk.tokens.len();
             if chunk.logits {
-                wanted.push(logits);
+                let place = logits.push();
+                if row.len() != place.len() {
+                    return Err(Error::new(
+                        Kind::Inference,
+                        format!("expected {} logits, found {}", place.len(), row.len()),
+                    ));
+                }
+                place.copy_from_slice(&row);
             }
         }
-        Ok(wanted)
+        Ok(())
     }
 
-    fn release(&mut self, _: usize) {
-        // The next sequence begins at position 0, which makes candle forget this one.
-        self.cached = 0;
+    fn copy_block(&mut self, from: u32, to: u32) -> Result<()> {
+        // There is only one.
+        if (from, to) == (0, 0) {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Inference, format!("there is no block {}", from.max(to))))
     }
 }
 
@@ -105,6 +134,7 @@ impl Llama {
         let size = if whole { chunk.tokens.len() } else { 1 };
         for (at, tokens) in chunk.tokens.chunks(size).enumerate() {
             let input = Tensor::new(tokens, &self.device)?.unsqueeze(0)?;
+            // At position 0, candle forgets the sequence before.
             let output = self.weights.forward(&input, chunk.position + at * size)?;
             if chunk.logits && at * size + tokens.len() == chunk.tokens.len() {
                 logits = output.squeeze(0)?.to_vec1::<f32>()?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::Device;
 
-use super::decoder::{Chunk, Decoder};
+use super::decoder::{Chunk, Decoder, Logits};
 use super::gguf::Gguf;
 use super::llama::Llama;
 use super::template::ChatTemplate;
@@ -98,8 +98,8 @@ fn file_stem(path: &Path) -> String {
 fn warm_up(decoder: &mut dyn Decoder, narrator: &Narrator) -> Result<()> {
     let began = Instant::now();
     narrator.tell(Fact::WarmupStarted(WarmupStarted { tokens: 1 }));
-    decoder.step(&[Chunk { slot: 0, position: 0, tokens: &[0], logits: true }])?;
-    decoder.release(0);
+    let chunk = Chunk { blocks: &[0], position: 0, tokens: &[0], logits: true };
+    decoder.step(&[chunk], &mut Logits::default())?;
     narrator.tell(Fact::WarmupCompleted(WarmupCompleted {
         tokens: 1,
         duration_ms: fact::millis(began.elapsed()),

@@ -14,7 +14,7 @@ pub mod template;
 pub mod text;
 pub mod tokenizer;
 
-pub use decoder::{Chunk, Decoder};
+pub use decoder::{Budget, Chunk, Decoder, Logits};
 pub use load::{Loaded, load};
 
 /// What clients and pool managers may know of the model.

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Language;
-use super::decoder::{Chunk, Decoder};
+use super::decoder::{Chunk, Decoder, Logits};
 use super::sampler::Sampler;
 use super::stop::StopMatcher;
 use super::text::TextStream;
@@ -68,9 +68,10 @@ pub fn spawn(
     pulse: Arc<Pulse>,
     finished: impl Fn(&Job) + Send + 'static,
 ) -> Result<thread::JoinHandle<()>> {
-    let slots = (0..decoder.slots()).map(|_| None).collect();
+    let finished = Box::new(finished);
+    let slots = (0..decoder.sequences()).map(|_| None).collect();
     let mut engine =
-        Engine { decoder, language, queue, pulse, finished: Box::new(finished), slots };
+        Engine { decoder, language, queue, pulse, finished, slots, logits: Logits::default() };
     thread::Builder::new()
         .name("engine".into())
         .spawn(move || engine.run())
@@ -84,6 +85,7 @@ struct Engine {
     pulse: Arc<Pulse>,
     finished: Box<dyn Fn(&Job) + Send>,
     slots: Vec<Option<Slot>>,
+    logits: Logits,
 }
 
 /// One job in the engine.
@@ -152,7 +154,8 @@ impl Engine {
 
     /// One step: a token for each job that decodes, and one chunk of one prompt.
     fn step(&mut self) {
-        let mut chunks = Vec::with_capacity(self.slots.len());
+        let blocks: Vec<u32> = (0..fact::count(self.slots.len())).collect();
+        let (mut chunks, mut plan) = (Vec::new(), Vec::new());
         let mut prefilling = false;
         for (at, slot) in self.slots.iter().enumerate() {
             let Some(slot) = slot else { continue };
@@ -161,8 +164,9 @@ impl Engine {
                 continue; // one prompt at a time
             }
             let take = left.len().min(PREFILL_CHUNK_TOKENS);
+            plan.push((at, take, take == left.len()));
             chunks.push(Chunk {
-                slot: at,
+                blocks: &blocks[at..=at],
                 position: slot.computed,
                 tokens: &left[..take],
                 logits: take == left.len(),
@@ -171,12 +175,10 @@ impl Engine {
         if chunks.is_empty() {
             return;
         }
-        let plan: Vec<(usize, usize, bool)> =
-            chunks.iter().map(|c| (c.slot, c.tokens.len(), c.logits)).collect();
-        let result = self.decoder.step(&chunks);
+        let result = self.decoder.step(&chunks, &mut self.logits);
         self.pulse.resident_bytes.store(self.decoder.resident_bytes(), Ordering::Relaxed);
         match result {
-            Ok(logits) => self.take_in(&plan, logits),
+            Ok(()) => self.take_in(&plan),
             Err(error) => {
                 tracing::error!(error = error.trail(), "a step failed");
                 self.fail_all(&error);
@@ -192,8 +194,9 @@ impl Engine {
     }
 
     /// Turns the logits of a step into tokens and text.
-    fn take_in(&mut self, plan: &[(usize, usize, bool)], logits: Vec<Vec<f32>>) {
-        let mut logits = logits.into_iter();
+    fn take_in(&mut self, plan: &[(usize, usize, bool)]) {
+        let mut logits = std::mem::take(&mut self.logits);
+        let mut rows = logits.rows_mut();
         for &(at, took, wanted) in plan {
             let Some(slot) = self.slots[at].as_mut() else { continue };
             slot.computed += took;
@@ -201,8 +204,8 @@ impl Engine {
             if !wanted {
                 continue;
             }
-            let outcome = match logits.next() {
-                Some(mut row) => slot.next_token(&mut row, &self.language, &self.pulse),
+            let outcome = match rows.next() {
+                Some(row) => slot.next_token(row, &self.language, &self.pulse),
                 None => Some(Outcome::Failed(Error::new(
                     Kind::Internal,
                     "the decoder returned fewer logits than were asked for",
@@ -212,11 +215,12 @@ impl Engine {
                 self.finish(at, outcome);
             }
         }
+        drop(rows);
+        self.logits = logits;
     }
 
     fn finish(&mut self, at: usize, outcome: Outcome) {
         let Some(mut slot) = self.slots[at].take() else { return };
-        self.decoder.release(at);
         match outcome {
             Outcome::Done(reason, stop) => slot.complete(reason, stop, &self.pulse),
             Outcome::Cancelled(by) => cancelled(&slot.job, by, slot.generated),
