@@ -11,13 +11,14 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
-use rbees_workerd::engine::{self, Chunk, Logits};
+use rbees_workerd::engine::{self, Budget, Chunk, Logits};
 use rbees_workerd::filter::{Chains, Host, Instances};
 use rbees_workerd::narration::{Fact, Narrator, Outlet, Scope, Told};
 
 const MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
 const TOKENS: usize = 24;
 const PAIRS: usize = 5;
+const BUDGET: Budget = Budget { sequences: 1, kv_bytes: 1 << 29 };
 const EVENTS: usize = 20_000;
 
 struct Nowhere;
@@ -36,7 +37,8 @@ fn main() {
     chain(&narrator);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(MODEL);
     let (device, _) = engine::device::cpu();
-    let mut loaded = engine::load(&path, &device, &narrator, &|_, _| {}).expect("run `make model`");
+    let mut loaded =
+        engine::load(&path, &device, BUDGET, &narrator, &|_, _| {}).expect("run `make model`");
     let mut worker = Command::new(env!("CARGO_BIN_EXE_rbees-workerd"))
         .args(["serve", "--port", "0", "--narration", "json", "--model"])
         .arg(&path)

@@ -11,10 +11,12 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
 use crate::delivery::Form;
+use crate::engine::Budget;
 use crate::error::{Error, Kind, Result};
 use crate::limits::{
-    GRACE_MS, HEARTBEAT_S, HEARTBEAT_S_MAX, JOB_TIMEOUT_MS, JOB_TIMEOUT_MS_MAX, PORT, QUEUE_JOBS,
-    QUEUE_JOBS_MAX, STALL_MS, STALL_MS_MAX, TOKEN_FILE_BYTES_MAX, WORKER_ID_BYTES_MAX,
+    GRACE_MS, HEARTBEAT_S, HEARTBEAT_S_MAX, JOB_TIMEOUT_MS, JOB_TIMEOUT_MS_MAX, KV_MIB, KV_MIB_MAX,
+    PORT, QUEUE_JOBS, QUEUE_JOBS_MAX, SLOTS, SLOTS_MAX, STALL_MS, STALL_MS_MAX,
+    TOKEN_FILE_BYTES_MAX, WORKER_ID_BYTES_MAX,
 };
 use crate::private::Private;
 
@@ -58,6 +60,13 @@ pub struct ServeFlags {
     #[arg(long, env = "RBEES_EXIT_WITH_PARENT", value_parser = BoolishValueParser::new(),
         num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     exit_with_parent: Option<bool>,
+    /// Requests computed at one time, as far as the model can [default: 8]
+    #[arg(long, env = "RBEES_SLOTS", value_name = "N")]
+    slots: Option<usize>,
+    /// Memory for the keys and values of all requests together, and of the prompts kept, MiB
+    /// [default: 512]
+    #[arg(long, env = "RBEES_KV_MIB", value_name = "MIB")]
+    kv_mib: Option<u64>,
     /// Requests that may wait [default: 64]
     #[arg(long, env = "RBEES_QUEUE", value_name = "N")]
     queue: Option<usize>,
@@ -108,6 +117,8 @@ pub struct Config {
     pub pool: Option<Pool>,
     /// Whether to end when the process that started this one is gone.
     pub exit_with_parent: bool,
+    /// Requests computed at one time, and memory for their keys and values.
+    pub budget: Budget,
     /// Requests that may wait.
     pub queue: usize,
     /// Deadline of a request that names none, ms.
@@ -164,6 +175,7 @@ impl ServeFlags {
         if !(1..=QUEUE_JOBS_MAX).contains(&queue) {
             return Err(wrong(format!("--queue is 1 to {QUEUE_JOBS_MAX}, not {queue}")));
         }
+        let budget = budget(flags.slots, flags.kv_mib)?;
         let timeout_ms = flags.timeout_ms.unwrap_or(JOB_TIMEOUT_MS);
         if !(1..=JOB_TIMEOUT_MS_MAX).contains(&timeout_ms) {
             return Err(wrong(format!("--timeout-ms is 1 to {JOB_TIMEOUT_MS_MAX}")));
@@ -200,6 +212,7 @@ impl ServeFlags {
             },
             pool,
             exit_with_parent: flags.exit_with_parent == Some(true),
+            budget,
             queue,
             timeout_ms,
             grace_ms: flags.grace_ms.unwrap_or(GRACE_MS),
@@ -212,6 +225,18 @@ impl ServeFlags {
 
 fn wrong(message: impl Into<String>) -> Error {
     Error::new(Kind::Config, message)
+}
+
+/// What the engine may take, out of `--slots` and `--kv-mib`.
+fn budget(slots: Option<usize>, kv_mib: Option<u64>) -> Result<Budget> {
+    let (slots, kv_mib) = (slots.unwrap_or(SLOTS), kv_mib.unwrap_or(KV_MIB));
+    if !(1..=SLOTS_MAX).contains(&slots) {
+        return Err(wrong(format!("--slots is 1 to {SLOTS_MAX}, not {slots}")));
+    }
+    if !(1..=KV_MIB_MAX).contains(&kv_mib) {
+        return Err(wrong(format!("--kv-mib is 1 to {KV_MIB_MAX}, not {kv_mib}")));
+    }
+    Ok(Budget { sequences: slots, kv_bytes: kv_mib * 1024 * 1024 })
 }
 
 /// The pool manager out of `--callback-url`, `--advertise` and `--heartbeat-s`. The name that the

@@ -99,6 +99,32 @@ pub const PROGRESS_EVERY_TOKENS: u32 = 10;
 pub const STOP_STRINGS_MAX: usize = 4;
 /// Length of a stop string, characters.
 pub const STOP_CHARS_MAX: usize = 32;
+/// Alternatives told of with each token's log probability.
+pub const LOGPROBS_MAX: u32 = 20;
+/// Tokens whose logits one request may bias.
+pub const LOGIT_BIAS_MAX: usize = 1_024;
+/// What a request may add to a logit, or take from it.
+pub const LOGIT_BIAS_ABS_MAX: f32 = 100.0;
+/// JSON schema of a request, bytes as written without white space.
+pub const GRAMMAR_BYTES_MAX: usize = 64 * 1024;
+/// Time that compiling a schema may take, ms.
+pub const GRAMMAR_MS_MAX: u64 = 2_000;
+/// Schemas compiled at one time, those given up on included.
+pub const GRAMMAR_COMPILES_MAX: usize = 4;
+/// Stack of the thread that compiles a schema, bytes; touched only as far as used.
+pub const GRAMMAR_STACK_BYTES: usize = 16 * 1024 * 1024;
+/// Work for building the lexer of a schema, nodes (about 50,000 a ms).
+pub const GRAMMAR_COMPILE_FUEL: u64 = 1_000_000;
+/// Work for finding the tokens that may come next, lexer nodes (about 14,000 a ms).
+pub const GRAMMAR_STEP_FUEL: u64 = 100_000;
+/// Work for finding the tokens that may come next, parser items (about 20,000 a ms).
+pub const GRAMMAR_STEP_ITEMS_MAX: usize = 50_000;
+/// States of a schema's lexer (1 to 2 KiB each).
+pub const GRAMMAR_STATES_MAX: usize = 20_000;
+/// Symbols of a schema's grammar.
+pub const GRAMMAR_SYMBOLS_MAX: usize = 200_000;
+/// Why a schema can't be honoured, characters.
+pub const REASON_CHARS_MAX: usize = 200;
 /// Length of a job id, bytes.
 pub const JOB_ID_BYTES_MAX: usize = 256;
 /// Length of a correlation id, bytes.
@@ -171,6 +197,14 @@ pub const TEMPLATE_INDENT_MAX: usize = 16;
 pub const TEMPLATE_DATE_FORMAT_BYTES_MAX: usize = 64;
 /// Time that rendering a chat template may take, ms: comparing large values costs next to no fuel.
 pub const TEMPLATE_MS_MAX: u64 = 2_000;
+/// Requests computed at one time unless configured otherwise.
+pub const SLOTS: usize = 8;
+/// Most such requests that a configuration can ask for.
+pub const SLOTS_MAX: usize = 256;
+/// Memory for keys and values unless configured otherwise, MiB.
+pub const KV_MIB: u64 = 512;
+/// Most such memory that a configuration can ask for, MiB.
+pub const KV_MIB_MAX: u64 = 1024 * 1024;
 /// Tokens of a prompt computed between two looks at the queue and at cancellations.
 pub const PREFILL_CHUNK_TOKENS: usize = 16;
 
@@ -209,6 +243,7 @@ const _: () = {
     assert!(FILTER_MEMORY_MIB <= FILTER_MEMORY_MIB_MAX);
     assert!(QUEUE_JOBS <= QUEUE_JOBS_MAX);
     assert!(JOB_TIMEOUT_MS <= JOB_TIMEOUT_MS_MAX);
+    assert!(SLOTS <= SLOTS_MAX && KV_MIB <= KV_MIB_MAX);
     assert!(HEARTBEAT_S <= HEARTBEAT_S_MAX && CALLBACK_TRY_MS < HEARTBEAT_S * 1_000);
     assert!(KEEP_ALIVE_MS <= WRITE_STALL_MS_MAX);
     assert!(BODY_BYTES_MAX >= PROMPT_CHARS_MAX * 12);

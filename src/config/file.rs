@@ -55,6 +55,8 @@ impl ServeFlags {
             advertise: flags.advertise.or(self.advertise),
             heartbeat_s: flags.heartbeat_s.or(self.heartbeat_s),
             exit_with_parent: flags.exit_with_parent.or(self.exit_with_parent),
+            slots: flags.slots.or(self.slots),
+            kv_mib: flags.kv_mib.or(self.kv_mib),
             queue: flags.queue.or(self.queue),
             timeout_ms: flags.timeout_ms.or(self.timeout_ms),
             grace_ms: flags.grace_ms.or(self.grace_ms),

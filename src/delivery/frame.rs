@@ -27,6 +27,9 @@ pub enum Event<'a> {
         t: &'a str,
         /// Index of the token that completed it, from 0.
         i: u32,
+        /// How likely the tokens were that it is made of, where the request asked.
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        logprobs: &'a [TokenLogprob],
     },
     /// How it goes.
     Metrics {
@@ -39,6 +42,28 @@ pub enum Event<'a> {
     End(End),
     /// The last of a job that did not.
     Error(Failure),
+}
+
+/// A token, and how likely the model held it. It repeats text, so it has no `Debug`; whoever changes
+/// the text of a stream has to leave it out.
+#[derive(Clone, Serialize)]
+pub struct Logprob {
+    /// Its text; what is no character becomes U+FFFD.
+    pub text: String,
+    /// Its bytes; none for control tokens.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm of its probability, before bias, penalty and filters.
+    pub logprob: f64,
+}
+
+/// A token that was chosen, and the likeliest ones in its place.
+#[derive(Clone, Serialize)]
+pub struct TokenLogprob {
+    /// The one that was chosen.
+    #[serde(flatten)]
+    pub chosen: Logprob,
+    /// The likeliest, likeliest first; as many as the request asked for.
+    pub top: Vec<Logprob>,
 }
 
 /// How a job ended well.
@@ -132,7 +157,7 @@ mod tests {
 
     #[test]
     fn frames_are_whole_and_in_the_order_that_clients_bear() {
-        let frame = event(1, &Event::Token { t: "a\n\"b", i: 0 });
+        let frame = event(1, &Event::Token { t: "a\n\"b", i: 0, logprobs: &[] });
         assert_eq!(
             frame,
             "data: {\"type\":\"token\",\"t\":\"a\\n\\\"b\",\"i\":0}\nid: 1\nevent: token\nretry: 1000\n\n"

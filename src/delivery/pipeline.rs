@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::frame::{self, End, Event, Failure};
+use super::frame::{self, End, Event, Failure, TokenLogprob};
 use super::job_log::JobLog;
 use super::stdout::Stdout;
 use crate::error::{Error, Kind, Result};
@@ -29,7 +29,7 @@ enum Item {
     /// A fact of a request that became no job; its wording goes back to the asker.
     Asked { told: Box<Told>, reply: oneshot::Sender<Option<String>> },
     /// Generated text.
-    Token { job: Line, text: Private, index: u32 },
+    Token { job: Line, text: Private, index: u32, logprobs: Vec<TokenLogprob> },
     /// How a job goes.
     Metrics { job: Line, tokens_per_sec: f64, resident_bytes: u64 },
     /// A job's end.
@@ -176,9 +176,11 @@ impl Feed {
         self.push(Item::Told { told, job: Some(self.line.clone()) });
     }
 
-    /// Hands on generated text; `index` counts tokens from 0.
-    pub fn token(&self, text: String, index: u32) {
-        self.push(Item::Token { job: self.line.clone(), text: Private::new(text), index });
+    /// Hands on generated text; `index` counts tokens from 0, `logprobs` tells of the tokens that the
+    /// text is made of.
+    pub fn token(&self, text: String, index: u32, logprobs: Vec<TokenLogprob>) {
+        let (job, text) = (self.line.clone(), Private::new(text));
+        self.push(Item::Token { job, text, index, logprobs });
     }
 
     /// Says how it goes.
@@ -251,8 +253,8 @@ impl LaneWorker {
                 let json = self.narrate(*told, &mut Instances::default());
                 let _ = reply.send(json.map(|json| wire::event(&json))); // nobody may wait any more
             }
-            Item::Token { job, text, index } => {
-                let event = Event::Token { t: text.expose(), i: index };
+            Item::Token { job, text, index, logprobs } => {
+                let event = Event::Token { t: text.expose(), i: index, logprobs: &logprobs };
                 job.log.append(|id| frame::event(id, &event));
             }
             Item::Metrics { job, tokens_per_sec, resident_bytes } => {

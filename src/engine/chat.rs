@@ -113,7 +113,7 @@ mod tests {
         let gguf = Scratch::new(&tiny_llama(7)).read().expect("a sound file");
         let tokenizer = Tokenizer::from_gguf(&gguf).expect("its tokenizer");
         let template = ChatTemplate::new(TEMPLATE, "", "").expect("a sound template");
-        Language { tokenizer, template: Some(template) }
+        Language::new(tokenizer, Some(template))
     }
 
     fn chat(language: &Language, content: &str) -> Vec<u32> {

@@ -5,7 +5,7 @@ use candle_core::quantized::gguf_file::Content;
 use candle_core::{Device, Tensor};
 use candle_transformers::models::quantized_llama::{MAX_SEQ_LEN, ModelWeights};
 
-use super::decoder::{Chunk, Decoder, Logits};
+use super::decoder::{Budget, Chunk, Decoder, Logits};
 use super::gguf::Gguf;
 use crate::error::{Error, Kind, Result};
 
@@ -14,6 +14,8 @@ pub struct Llama {
     weights: ModelWeights,
     device: Device,
     context_length: usize,
+    /// Tokens that there is memory for.
+    block_tokens: usize,
     vocabulary: usize,
     weight_bytes: u64,
     /// Bytes that one token takes in the KV cache.
@@ -27,6 +29,7 @@ impl Llama {
         gguf: &Gguf,
         reader: &mut R,
         device: &Device,
+        budget: Budget,
     ) -> Result<Self> {
         let damaged = |e: candle_core::Error| {
             gguf.error("its weights do not make a llama; check the file's origin").because(e)
@@ -41,10 +44,13 @@ impl Llama {
         let vocabulary = embedding.and_then(|tensor| tensor.shape.first()).copied().unwrap_or(0);
         let vocabulary = usize::try_from(vocabulary).unwrap_or(usize::MAX);
         let context = usize::try_from(uint("context_length")?).unwrap_or(usize::MAX);
+        let context = context.min(MAX_SEQ_LEN);
+        let room = usize::try_from(budget.kv_bytes / token_bytes.max(1)).unwrap_or(usize::MAX);
         Ok(Llama {
             weights,
             device: device.clone(),
-            context_length: context.min(MAX_SEQ_LEN),
+            context_length: context,
+            block_tokens: room.clamp(1, context.max(1)),
             vocabulary,
             weight_bytes: weight_bytes(gguf),
             token_bytes,
@@ -79,7 +85,7 @@ impl Decoder for Llama {
 
     /// candle keeps the keys and values itself, of one sequence: all of it counts as one block.
     fn block_tokens(&self) -> usize {
-        self.context_length
+        self.block_tokens
     }
 
     fn blocks(&self) -> usize {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::Device;
 
-use super::decoder::{Chunk, Decoder, Logits};
+use super::decoder::{Budget, Chunk, Decoder, Logits};
 use super::gguf::Gguf;
 use super::llama::Llama;
 use super::template::ChatTemplate;
@@ -31,10 +31,11 @@ pub struct Loaded {
     pub profile: Profile,
 }
 
-/// Loads and warms up the model at `path`; `progress` hears (bytes done, bytes in all).
+/// Loads and warms up the model at `path` within `budget`; `progress` hears (bytes done, bytes in all).
 pub fn load(
     path: &Path,
     device: &Device,
+    budget: Budget,
     narrator: &Narrator,
     progress: &dyn Fn(u64, u64),
 ) -> Result<Loaded> {
@@ -65,7 +66,7 @@ pub fn load(
         }));
     };
     let mut reader = Told { inner: BufReader::new(file), done: 0, last: Instant::now(), tell };
-    let mut decoder = Llama::load(&gguf, &mut reader, device)?;
+    let mut decoder = Llama::load(&gguf, &mut reader, device, budget)?;
     let profile = Profile {
         name: gguf.text_opt("general.name").map_or_else(|| file_stem(path), str::to_owned),
         architecture,
@@ -73,6 +74,7 @@ pub fn load(
         parameters: gguf.parameters(),
         vocabulary: tokenizer.vocabulary(),
         context_length: fact::count(decoder.context_length()),
+        kv_tokens: fact::count(decoder.blocks().saturating_mul(decoder.block_tokens())),
         resident_bytes: decoder.resident_bytes(),
     };
     narrator.tell(Fact::ModelLoaded(ModelLoaded {
@@ -86,7 +88,7 @@ pub fn load(
         duration_ms: fact::millis(began.elapsed()),
     }));
     warm_up(&mut decoder, narrator)?;
-    let language = Arc::new(Language { tokenizer, template });
+    let language = Arc::new(Language::new(tokenizer, template));
     Ok(Loaded { decoder: Box::new(decoder), language, profile })
 }
 

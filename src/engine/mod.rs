@@ -5,8 +5,10 @@ mod chat;
 pub mod decoder;
 pub mod device;
 pub mod gguf;
+mod grammar;
 pub mod llama;
 pub mod load;
+mod logprobs;
 pub mod sampler;
 pub mod scheduler;
 pub mod stop;
@@ -32,6 +34,8 @@ pub struct Profile {
     pub vocabulary: u32,
     /// Longest sequence, tokens.
     pub context_length: u32,
+    /// Tokens whose keys and values there is memory for, of all sequences together.
+    pub kv_tokens: u32,
     /// Memory of weights and caches on the device, bytes.
     pub resident_bytes: u64,
 }
@@ -42,4 +46,12 @@ pub struct Language {
     pub tokenizer: tokenizer::Tokenizer,
     /// The model's own chat template, where it has one.
     pub template: Option<template::ChatTemplate>,
+    grammars: grammar::Grammars,
+}
+
+impl Language {
+    /// What a tokenizer and a template make together.
+    pub fn new(tokenizer: tokenizer::Tokenizer, template: Option<template::ChatTemplate>) -> Self {
+        Language { tokenizer, template, grammars: grammar::Grammars::default() }
+    }
 }

@@ -1,4 +1,5 @@
-//! From logits to the next token: repetition penalty, temperature, top-k, top-p, min-p, one draw.
+//! From logits to the next token: bias, repetition penalty, grammar, temperature, top-k, top-p, min-p,
+//! one draw.
 //! Never panics on odd logits, never sorts more of the vocabulary than the settings ask for, and
 //! never depends on anything but its own seed, settings and arguments.
 
@@ -19,6 +20,7 @@ const TOP_P_CANDIDATES: usize = 256;
 /// Chooses the tokens of one sequence.
 pub struct Sampler {
     sampling: Sampling,
+    bias: Vec<(u32, f32)>,
     random: ChaCha8Rng,
     /// Tokens that may be drawn, with their logits; kept between calls for its memory.
     candidates: Vec<(u32, f32)>,
@@ -32,6 +34,7 @@ impl Sampler {
     pub fn new(sampling: Sampling) -> Self {
         Sampler {
             sampling,
+            bias: Vec::new(),
             random: ChaCha8Rng::seed_from_u64(sampling.seed),
             candidates: Vec::new(),
             met: Vec::new(),
@@ -39,14 +42,33 @@ impl Sampler {
         }
     }
 
-    /// The next token, given the logits of the whole vocabulary (changed in place) and the tokens
-    /// that the penalty applies to. One draw a call, none when greedy. Between equal logits, the
-    /// lower token wins. NaN counts as impossible.
+    /// The same with something added to the logits of some tokens.
+    pub fn with_bias(mut self, bias: Vec<(u32, f32)>) -> Self {
+        self.bias = bias;
+        self
+    }
+
+    /// The next token, given the logits of the whole vocabulary (changed in place), the tokens that
+    /// the penalty applies to, and as bits the tokens that may come, where not all may. One draw a
+    /// call, none when greedy. Between equal logits, the lower token wins. NaN counts as impossible.
     ///
     /// # Errors
     /// [`Kind::Inference`] if no logit is a number above minus infinity.
-    pub fn sample(&mut self, logits: &mut [f32], history: &[u32]) -> Result<u32> {
+    pub fn sample(
+        &mut self,
+        logits: &mut [f32],
+        history: &[u32],
+        allowed: Option<&[u32]>,
+    ) -> Result<u32> {
+        for &(token, bias) in &self.bias {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit += bias;
+            }
+        }
         self.penalize(logits, history);
+        if let Some(allowed) = allowed {
+            forbid_others(logits, allowed);
+        }
         let best = likeliest(logits).ok_or_else(|| {
             Error::new(
                 Kind::Inference,
@@ -159,6 +181,18 @@ impl Sampler {
     }
 }
 
+/// Makes impossible what is not allowed.
+fn forbid_others(logits: &mut [f32], allowed: &[u32]) {
+    for (block, logits) in logits.chunks_mut(32).enumerate() {
+        let bits = allowed.get(block).copied().unwrap_or(0);
+        if bits != u32::MAX {
+            let impossible = |(bit, _): &(usize, &mut f32)| bits >> bit & 1 == 0;
+            let impossible = logits.iter_mut().enumerate().filter(impossible);
+            impossible.for_each(|(_, logit)| *logit = f32::NEG_INFINITY);
+        }
+    }
+}
+
 /// The index of the greatest logit, the lowest of equals; none if all are NaN or minus infinity.
 fn likeliest(logits: &[f32]) -> Option<u32> {
     let mut best = None;
@@ -206,7 +240,8 @@ mod tests {
         let mut sampler = Sampler::new(sampling);
         let mut counts = vec![0.0; logits.len()];
         for _ in 0..DRAWS {
-            let token = sampler.sample(&mut logits.to_vec(), history).expect("logits are numbers");
+            let token =
+                sampler.sample(&mut logits.to_vec(), history, None).expect("logits are numbers");
             counts[token as usize] += 1.0 / DRAWS as f64;
         }
         counts
@@ -240,8 +275,8 @@ mod tests {
     #[test]
     fn temperature_zero_takes_the_lowest_of_the_likeliest() {
         let mut sampler = Sampler::new(Sampling { temperature: 0.0, ..PLAIN });
-        assert_eq!(sampler.sample(&mut [1.0, 3.0, f32::NAN, 3.0], &[]).ok(), Some(1));
-        assert_eq!(sampler.sample(&mut [f32::NEG_INFINITY, -5.0], &[]).ok(), Some(1));
+        assert_eq!(sampler.sample(&mut [1.0, 3.0, f32::NAN, 3.0], &[], None).ok(), Some(1));
+        assert_eq!(sampler.sample(&mut [f32::NEG_INFINITY, -5.0], &[], None).ok(), Some(1));
     }
 
     #[test]
@@ -292,10 +327,10 @@ mod tests {
         let sampling = Sampling { repetition_penalty: 2.0, ..PLAIN };
         let mut sampler = Sampler::new(sampling);
         let mut logits = [4.0, -4.0, 4.0];
-        sampler.sample(&mut logits, &[0, 0, 1, 0, 99]).expect("logits are numbers");
+        sampler.sample(&mut logits, &[0, 0, 1, 0, 99], None).expect("logits are numbers");
         assert_eq!(logits, [2.0, -8.0, 4.0]);
         let mut logits = [4.0, -4.0, 4.0];
-        sampler.sample(&mut logits, &[2]).expect("logits are numbers");
+        sampler.sample(&mut logits, &[2], None).expect("logits are numbers");
         assert_eq!(logits, [4.0, -4.0, 2.0]);
     }
 
@@ -303,7 +338,7 @@ mod tests {
     fn a_penalty_of_zero_repeats_without_infinities() {
         let mut sampler = Sampler::new(Sampling { repetition_penalty: 0.0, ..PLAIN });
         let mut logits = [f32::MAX, f32::MIN, 0.0, 1.0];
-        assert_eq!(sampler.sample(&mut logits, &[0, 1, 2, 3]).ok(), Some(0));
+        assert_eq!(sampler.sample(&mut logits, &[0, 1, 2, 3], None).ok(), Some(0));
         assert!(logits.iter().all(|logit| logit.is_finite()), "{logits:?}");
     }
 
@@ -312,18 +347,19 @@ mod tests {
         let nothing = [f32::NAN, f32::NEG_INFINITY];
         for temperature in [0.0, 1.0, f64::NAN] {
             let mut sampler = Sampler::new(Sampling { temperature, ..PLAIN });
-            let error = sampler.sample(&mut nothing.to_vec(), &[]).expect_err("nothing to choose");
+            let error =
+                sampler.sample(&mut nothing.to_vec(), &[], None).expect_err("nothing to choose");
             assert_eq!(error.kind(), Kind::Inference);
-            assert!(sampler.sample(&mut [], &[]).is_err());
-            assert_eq!(sampler.sample(&mut [f32::NAN, -1e30], &[]).ok(), Some(1));
-            assert_eq!(sampler.sample(&mut [f32::INFINITY, 1.0], &[]).ok(), Some(0));
+            assert!(sampler.sample(&mut [], &[], None).is_err());
+            assert_eq!(sampler.sample(&mut [f32::NAN, -1e30], &[], None).ok(), Some(1));
+            assert_eq!(sampler.sample(&mut [f32::INFINITY, 1.0], &[], None).ok(), Some(0));
         }
         let odd = [f64::NAN, f64::INFINITY, -1.0];
         for value in odd {
             let sampling =
                 Sampling { top_p: value, min_p: value, repetition_penalty: value, ..PLAIN };
             let mut sampler = Sampler::new(sampling);
-            assert!(sampler.sample(&mut [1.0, 2.0], &[0]).expect("a token") < 2);
+            assert!(sampler.sample(&mut [1.0, 2.0], &[0], None).expect("a token") < 2);
         }
     }
 
@@ -332,7 +368,9 @@ mod tests {
         let logits: Vec<f32> = (0..1_000).map(|i| ((i * 37) % 101) as f32 / 10.0).collect();
         let draws = |sampling| -> Vec<u32> {
             let mut sampler = Sampler::new(sampling);
-            (0..50).map(|_| sampler.sample(&mut logits.clone(), &[]).expect("a token")).collect()
+            (0..50)
+                .map(|_| sampler.sample(&mut logits.clone(), &[], None).expect("a token"))
+                .collect()
         };
         assert_eq!(draws(PLAIN), draws(PLAIN));
         assert_ne!(draws(PLAIN), draws(Sampling { seed: 8, ..PLAIN }));
@@ -340,10 +378,32 @@ mod tests {
         let mut one = Sampler::new(PLAIN);
         let mut other = Sampler::new(Sampling { top_k: 1, top_p: 0.1, min_p: 0.5, ..PLAIN });
         for _ in 0..10 {
-            one.sample(&mut logits.clone(), &[]).expect("a token");
-            other.sample(&mut logits.clone(), &[1, 2]).expect("a token");
+            one.sample(&mut logits.clone(), &[], None).expect("a token");
+            other.sample(&mut logits.clone(), &[1, 2], None).expect("a token");
         }
         assert_eq!(one.random.next_u64(), other.random.next_u64());
+    }
+
+    #[test]
+    fn bias_comes_first_and_what_is_not_allowed_never_comes() {
+        let sampling = Sampling { temperature: 0.0, ..PLAIN };
+        let mut biased = Sampler::new(sampling).with_bias(vec![(1, 5.0), (99, 5.0), (2, -100.0)]);
+        assert_eq!(biased.sample(&mut [4.0, 0.0, 9.0], &[], None).ok(), Some(1));
+        // The penalty halves what the bias has raised.
+        let halving = Sampling { repetition_penalty: 2.0, ..sampling };
+        let mut biased = Sampler::new(halving).with_bias(vec![(1, 6.0)]);
+        assert_eq!(biased.sample(&mut [4.0, 0.0], &[1], None).ok(), Some(0));
+        let mut bits = vec![0; 3];
+        for token in [3, 40, 95] {
+            bits[token / 32] |= 1 << (token % 32);
+        }
+        for seed in 0..200 {
+            let mut sampler = Sampler::new(Sampling { seed, repetition_penalty: 1.5, ..PLAIN });
+            let token = sampler.sample(&mut [1.0; 100], &[5, 3], Some(&bits)).expect("a token");
+            assert!([3, 40, 95].contains(&token), "{token}");
+        }
+        let nothing = Sampler::new(PLAIN).sample(&mut [1.0; 100], &[], Some(&[]));
+        assert_eq!(nothing.expect_err("nothing is allowed").kind(), Kind::Inference);
     }
 
     #[test]

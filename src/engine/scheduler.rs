@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use super::Language;
 use super::decoder::{Chunk, Decoder, Logits};
+use super::logprobs::Logprobs;
 use super::sampler::Sampler;
 use super::stop::StopMatcher;
 use super::text::TextStream;
-use crate::delivery::frame::{Code, End, Failure, StopReason as WireStop};
+use crate::delivery::frame::{Code, End, Failure, StopReason as WireStop, TokenLogprob};
 use crate::error::{Error, Kind, Result};
 use crate::job::{Job, Queue};
 use crate::limits::PREFILL_CHUNK_TOKENS;
@@ -92,6 +93,9 @@ struct Engine {
 struct Slot {
     job: Job,
     sampler: Sampler,
+    logprobs: Option<Logprobs>,
+    /// Log probabilities of the tokens whose text is still to be sent.
+    told: Vec<TokenLogprob>,
     text: TextStream,
     stop: StopMatcher,
     /// Prompt and generated tokens; those before `computed` are in the KV cache.
@@ -244,10 +248,14 @@ impl Slot {
             reused_tokens: 0,
             tokens_to_compute: prompt_tokens,
         }));
-        let sampler = Sampler::new(job.wish.sampling);
+        let bias = std::mem::take(&mut job.wish.logit_bias);
+        let sampler = Sampler::new(job.wish.sampling).with_bias(bias);
+        let logprobs = job.wish.logprobs.map(|count| Logprobs::new(count as usize));
         let stop = StopMatcher::new(&job.wish.stop);
         Slot {
             sampler,
+            logprobs,
+            told: Vec::new(),
             stop,
             text: TextStream::new(),
             tokens,
@@ -281,8 +289,8 @@ impl Slot {
         language: &Language,
         pulse: &Pulse,
     ) -> Option<Outcome> {
-        let token = match self.sampler.sample(logits, &self.tokens) {
-            Ok(token) => token,
+        let (token, complete) = match self.choose(logits) {
+            Ok(chosen) => chosen,
             Err(error) => return Some(Outcome::Failed(error)),
         };
         if language.tokenizer.ends(token) {
@@ -292,6 +300,9 @@ impl Slot {
         self.generated += 1;
         self.last = Instant::now();
         self.first.get_or_insert(self.last);
+        if let Some(logprobs) = &self.logprobs {
+            self.told.push(logprobs.of(token, &language.tokenizer));
+        }
         let text = self.text.push(language.tokenizer.token_bytes(token));
         let step = self.stop.push(&text);
         self.send(step.text);
@@ -307,13 +318,29 @@ impl Slot {
             }));
             self.job.feed.metrics(rate, pulse.resident_bytes.load(Ordering::Relaxed));
         }
+        if complete {
+            return Some(Outcome::Done(StopReason::Eos, None));
+        }
         (self.generated >= self.job.wish.max_tokens)
             .then_some(Outcome::Done(StopReason::MaxTokens, None))
     }
 
-    fn send(&self, text: String) {
+    /// The next token, and whether the text is complete with it, as its grammar has it.
+    fn choose(&mut self, logits: &mut [f32]) -> Result<(u32, bool)> {
+        if let Some(logprobs) = &mut self.logprobs {
+            logprobs.keep(logits);
+        }
+        let Some(constraint) = &mut self.job.constraint else {
+            return Ok((self.sampler.sample(logits, &self.tokens, None)?, false));
+        };
+        let token = self.sampler.sample(logits, &self.tokens, Some(constraint.allowed()?))?;
+        Ok((token, constraint.take(token)?))
+    }
+
+    fn send(&mut self, text: String) {
         if !text.is_empty() {
-            self.job.feed.token(text, self.generated.saturating_sub(1));
+            let index = self.generated.saturating_sub(1);
+            self.job.feed.token(text, index, std::mem::take(&mut self.told));
         }
     }
 

@@ -179,6 +179,11 @@ impl Tokenizer {
         self.ends.binary_search(&token).is_ok()
     }
 
+    /// The tokens for which [`Tokenizer::ends`] holds, in order.
+    pub fn end_tokens(&self) -> &[u32] {
+        &self.ends
+    }
+
     /// How many tokens there are.
     pub fn vocabulary(&self) -> u32 {
         self.ends_at.len() as u32 - 1

@@ -94,6 +94,7 @@ async fn begin(app: &Arc<App>, scope: &Scope, request: Request) -> Result<Respon
         prompt: tokens,
         prompt_chars: fact::count(chars),
         wish,
+        constraint: None,
         cancel,
         deadline: accepted + timeout,
         accepted,
@@ -205,6 +206,14 @@ fn check_fit(model: &Model, wish: &Wish, prompt: usize) -> Result<(), Problem> {
             wish.max_tokens
         );
         wrong.push(Violation::new("max_tokens", "context", &message));
+    }
+    let kv_tokens = profile.kv_tokens as usize;
+    if kv_tokens < context && prompt + wish.max_tokens as usize > kv_tokens {
+        let message = format!(
+            "prompt ({prompt} tokens) and max_tokens ({}) exceed the memory for {kv_tokens} tokens",
+            wish.max_tokens
+        );
+        wrong.push(Violation::new("max_tokens", "memory", &message));
     }
     if wish.sampling.top_k > profile.vocabulary {
         let message = format!("is an integer from 0 to {}", profile.vocabulary);

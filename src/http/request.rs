@@ -90,6 +90,9 @@ pub fn parse_execute(body: &[u8]) -> Result<Execute, Vec<Violation>> {
         progress_every: fields
             .integer("progress_every", 0, u64::from(OUTPUT_TOKENS_MAX))
             .map_or(PROGRESS_EVERY_TOKENS, |n| n as u32),
+        logprobs: None,
+        logit_bias: Vec::new(),
+        grammar: None,
     };
     let on_disconnect = fields.take("on_disconnect", "`cancel` or `continue`").unwrap_or_default();
     let timeout_ms = fields.integer("timeout_ms", 1, JOB_TIMEOUT_MS_MAX);

@@ -14,6 +14,7 @@ use std::time::Instant;
 use serde::Deserialize;
 
 use crate::delivery::Feed;
+use crate::error::Result;
 use crate::narration::facts::CancelledBy;
 
 /// How tokens are chosen. Values out of range act as the nearest one in range.
@@ -46,6 +47,38 @@ pub struct Wish {
     pub stop: Vec<String>,
     /// Tokens between two progress narrations; 0: none.
     pub progress_every: u32,
+    /// Tells how likely each token was, with so many likeliest ones beside it.
+    pub logprobs: Option<u32>,
+    /// Added to the logits of these tokens before anything else is done with them.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// What the text has to be, where it isn't free.
+    pub grammar: Option<Grammar>,
+}
+
+/// What a text has to be.
+#[derive(Clone)]
+pub enum Grammar {
+    /// Any JSON object.
+    JsonObject,
+    /// JSON that this schema describes.
+    JsonSchema(serde_json::Value),
+}
+
+/// Holds a text to a grammar, token by token. Made of a [`Grammar`] before the job is handed in, since
+/// it takes time.
+pub trait Constraint: Send {
+    /// The tokens that may come next: bit `t % 32` of word `t / 32` for token `t`; those beyond may not.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Inference`] if that can't be said within bounds.
+    fn allowed(&mut self) -> Result<&[u32]>;
+
+    /// The token that was chosen, one of the allowed ones; whether the text is complete with it, so
+    /// that nothing may follow.
+    ///
+    /// # Errors
+    /// As [`Constraint::allowed`].
+    fn take(&mut self, token: u32) -> Result<bool>;
 }
 
 /// What happens to a job whose last reader is gone.
@@ -69,6 +102,8 @@ pub struct Job {
     pub prompt_chars: u32,
     /// What it asks for.
     pub wish: Wish,
+    /// Holds its text to the wish's grammar.
+    pub constraint: Option<Box<dyn Constraint>>,
     /// Ends it before its time.
     pub cancel: Cancel,
     /// When it ends at the latest.

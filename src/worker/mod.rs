@@ -141,7 +141,7 @@ async fn bind(config: &Config, narrator: &Narrator) -> Result<TcpListener> {
 
 /// Loads the model, starts the engine, and calls the pool manager. Returns only with an error.
 async fn start_work(config: &Config, app: &Arc<App>) -> Result<std::convert::Infallible> {
-    let path = config.model.clone();
+    let (path, budget) = (config.model.clone(), config.budget);
     let loading = Arc::clone(app);
     let loaded = tokio::task::spawn_blocking(move || {
         let (device, ready) = device::cpu();
@@ -150,7 +150,7 @@ async fn start_work(config: &Config, app: &Arc<App>) -> Result<std::convert::Inf
             loading.life.loading.0.store(done, Ordering::Relaxed);
             loading.life.loading.1.store(total, Ordering::Relaxed);
         };
-        engine::load(&path, &device, &loading.narrator, &progress)
+        engine::load(&path, &device, budget, &loading.narrator, &progress)
             .map(|loaded| (loaded, ready.name()))
     })
     .await
