@@ -47,7 +47,7 @@ impl Language {
             compiling.fetch_sub(1, Ordering::AcqRel);
             return Err(refused("can't be compiled now: as many are compiled as may; try again"));
         }
-        let (sender, receiver) = mpsc::channel();
+        let (sender, receiver) = mpsc::sync_channel(1);
         let language = Arc::clone(self);
         let work = move || {
             let compiled = catch_unwind(AssertUnwindSafe(|| language.compile(schema)));
