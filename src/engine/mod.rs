@@ -6,6 +6,7 @@ pub mod decoder;
 pub mod device;
 pub mod gguf;
 mod grammar;
+pub mod kernel;
 pub mod llama;
 pub mod load;
 mod logprobs;
