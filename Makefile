@@ -6,7 +6,7 @@ PYTHON  ?= python3
 ADDRESS ?= 127.0.0.1
 PORT    ?= 8080
 
-.PHONY: run test model build bench ci toolchain references test-web test-examples test-pool
+.PHONY: run test model build bench ci toolchain references test-web test-examples test-pool openapi
 
 run: build model
 	target/release/rbees-workerd serve --model $(MODEL) --host $(ADDRESS) --port $(PORT)
@@ -26,6 +26,11 @@ bench: build model
 	$(CARGO) bench --locked --bench worker
 
 ci: test
+
+# The contract over HTTP, as the code says it.
+openapi:
+	$(CARGO) build --locked
+	target/debug/rbees-workerd openapi > openapi.yaml
 
 # The playground in headless Chromium, which is installed where it is missing (on Debian, as root).
 test-web: toolchain model

@@ -9,7 +9,7 @@ use wit_parser::{Docs, Resolve, Type, TypeDef, TypeDefKind, TypeId, TypeOwner};
 
 const DERIVES: &str = "#[derive(wasmtime::component::ComponentType, wasmtime::component::Lift, \
     wasmtime::component::Lower, Clone, Debug, PartialEq)]\n";
-const ON_WIRE: &str = "    #[derive(serde::Serialize, serde::Deserialize)]\n";
+const ON_WIRE: &str = "    #[derive(serde::Serialize, serde::Deserialize, utoipa::ToSchema)]\n";
 
 /// What `bindgen!` expects of a module given by `with`, for an interface without functions.
 const NO_FUNCTIONS: &str = "    /// Nothing to provide: the interface has no functions.
@@ -41,7 +41,12 @@ pub fn write(wit: &Path, out: &Path) -> Result<(), String> {
         docs(&mut code, &resolve.interfaces[*id].docs, "");
         let _ = writeln!(code, "pub mod {} {{", snake(name));
         for id in types {
-            define(&mut code, &resolve, &resolve.types[id])?;
+            let shown = |rust: &str| match name.as_str() {
+                // The contract over HTTP has names of its own beside these.
+                "facts" if rust != "Fact" => format!("    #[schema(as = {rust}Fact)]\n"),
+                _ => String::new(),
+            };
+            define(&mut code, &resolve, &resolve.types[id], &shown)?;
         }
         code.push_str(NO_FUNCTIONS);
         code.push_str("}\n");
@@ -55,7 +60,12 @@ fn is_alias(def: &TypeDef) -> bool {
 }
 
 /// Writes one named type.
-fn define(code: &mut String, resolve: &Resolve, def: &TypeDef) -> Result<(), String> {
+fn define(
+    code: &mut String,
+    resolve: &Resolve,
+    def: &TypeDef,
+    shown: &dyn Fn(&str) -> String,
+) -> Result<(), String> {
     let Some(name) = &def.name else { return Ok(()) };
     let rust = camel(name);
     if !matches!(def.kind, TypeDefKind::Flags(_)) {
@@ -65,7 +75,7 @@ fn define(code: &mut String, resolve: &Resolve, def: &TypeDef) -> Result<(), Str
         TypeDefKind::Record(record) => {
             // A record with flags goes over the wire in pieces, if at all.
             let on_wire = record.fields.iter().all(|field| is_plain(resolve, &field.ty));
-            let serde = if on_wire { ON_WIRE } else { "" };
+            let serde = if on_wire { ON_WIRE.to_owned() + &shown(&rust) } else { String::new() };
             let _ = write!(
                 code,
                 "    {DERIVES}{serde}    #[component(record)]\n    pub struct {rust} {{\n"
@@ -98,8 +108,9 @@ fn define(code: &mut String, resolve: &Resolve, def: &TypeDef) -> Result<(), Str
         TypeDefKind::Enum(cases) => {
             let _ = write!(
                 code,
-                "    {DERIVES}{ON_WIRE}    #[derive(Copy, Eq, Hash)]\n    #[component(enum)]\n    \
-                 #[serde(rename_all = \"kebab-case\")]\n    #[repr(u8)]\n    pub enum {rust} {{\n"
+                "    {DERIVES}{ON_WIRE}{}    #[derive(Copy, Eq, Hash)]\n    #[component(enum)]\n    \
+                 #[serde(rename_all = \"kebab-case\")]\n    #[repr(u8)]\n    pub enum {rust} {{\n",
+                shown(&rust)
             );
             for case in &cases.cases {
                 docs(code, &case.docs, "        ");

@@ -15,8 +15,8 @@ use crate::engine::Budget;
 use crate::error::{Error, Kind, Result};
 use crate::limits::{
     GRACE_MS, HEARTBEAT_S, HEARTBEAT_S_MAX, JOB_TIMEOUT_MS, JOB_TIMEOUT_MS_MAX, KV_MIB, KV_MIB_MAX,
-    PORT, QUEUE_JOBS, QUEUE_JOBS_MAX, SLOTS, SLOTS_MAX, STALL_MS, STALL_MS_MAX,
-    TOKEN_FILE_BYTES_MAX, WORKER_ID_BYTES_MAX,
+    MODEL_ALIASES_MAX, MODEL_NAME_CHARS_MAX, PORT, QUEUE_JOBS, QUEUE_JOBS_MAX, SLOTS, SLOTS_MAX,
+    STALL_MS, STALL_MS_MAX, TOKEN_FILE_BYTES_MAX, WORKER_ID_BYTES_MAX,
 };
 use crate::private::Private;
 
@@ -73,6 +73,9 @@ pub struct ServeFlags {
     /// Deadline of a request that names none, ms [default: 600000]
     #[arg(long, env = "RBEES_TIMEOUT_MS", value_name = "MS")]
     timeout_ms: Option<u64>,
+    /// Time that a request may wait for its turn, ms [default: as long as its deadline lets it]
+    #[arg(long, env = "RBEES_QUEUE_TIMEOUT_MS", value_name = "MS")]
+    queue_timeout_ms: Option<u64>,
     /// Time that running requests have at shutdown, ms [default: 30000]
     #[arg(long, env = "RBEES_GRACE_MS", value_name = "MS")]
     grace_ms: Option<u64>,
@@ -86,6 +89,12 @@ pub struct ServeFlags {
     /// Another name that this worker goes by (Host header); may be repeated
     #[arg(long, env = "RBEES_HOST_NAME", value_name = "NAME", value_delimiter = ',')]
     host_name: Option<Vec<String>>,
+    /// An origin whose pages may call this worker, as in `https://hive.example`; may be repeated
+    #[arg(long, env = "RBEES_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    cors_origin: Option<Vec<String>>,
+    /// Another name that the model goes by in requests to /v1; `*`: any; may be repeated
+    #[arg(long, env = "RBEES_MODEL_ALIAS", value_name = "NAME", value_delimiter = ',')]
+    model_alias: Option<Vec<String>>,
     /// Listen on any address without a token
     #[arg(long, env = "RBEES_INSECURE", value_parser = BoolishValueParser::new(),
         num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -123,12 +132,18 @@ pub struct Config {
     pub queue: usize,
     /// Deadline of a request that names none, ms.
     pub timeout_ms: u64,
+    /// Time that a request may wait for its turn, ms.
+    pub queue_timeout_ms: u64,
     /// Time that running requests have at shutdown, ms.
     pub grace_ms: u64,
     /// Time that one step of the engine may take before the worker counts as stalled, ms.
     pub stall_ms: u64,
     /// Token that callers must show.
     pub token: Option<Private>,
+    /// Origins whose pages may call.
+    pub origins: Vec<String>,
+    /// Names that the model goes by besides its own.
+    pub aliases: Vec<String>,
     /// Names that the worker goes by besides its addresses.
     pub hosts: Vec<String>,
 }
@@ -180,6 +195,10 @@ impl ServeFlags {
         if !(1..=JOB_TIMEOUT_MS_MAX).contains(&timeout_ms) {
             return Err(wrong(format!("--timeout-ms is 1 to {JOB_TIMEOUT_MS_MAX}")));
         }
+        let queue_timeout_ms = flags.queue_timeout_ms.unwrap_or(JOB_TIMEOUT_MS_MAX);
+        if !(1..=JOB_TIMEOUT_MS_MAX).contains(&queue_timeout_ms) {
+            return Err(wrong(format!("--queue-timeout-ms is 1 to {JOB_TIMEOUT_MS_MAX}")));
+        }
         let stall_ms = flags.stall_ms.unwrap_or(STALL_MS);
         if !(1..=STALL_MS_MAX).contains(&stall_ms) {
             return Err(wrong(format!("--stall-ms is 1 to {STALL_MS_MAX}")));
@@ -194,6 +213,8 @@ impl ServeFlags {
                 "--host {host} can be reached by others: give --api-token-file, or say --insecure"
             )));
         }
+        let origins = origins(flags.cors_origin)?;
+        let aliases = aliases(flags.model_alias)?;
         let mut hosts = flags.host_name.unwrap_or_default();
         let callback = (flags.callback_url, flags.advertise, flags.heartbeat_s);
         let pool = pool(callback, host, &mut hosts)?;
@@ -215,9 +236,12 @@ impl ServeFlags {
             budget,
             queue,
             timeout_ms,
+            queue_timeout_ms,
             grace_ms: flags.grace_ms.unwrap_or(GRACE_MS),
             stall_ms,
             token,
+            origins,
+            aliases,
             hosts,
         })
     }
@@ -237,6 +261,33 @@ fn budget(slots: Option<usize>, kv_mib: Option<u64>) -> Result<Budget> {
         return Err(wrong(format!("--kv-mib is 1 to {KV_MIB_MAX}, not {kv_mib}")));
     }
     Ok(Budget { sequences: slots, kv_bytes: kv_mib * 1024 * 1024 })
+}
+
+/// The origins of `--cors-origin`, each as a browser writes it.
+fn origins(origins: Option<Vec<String>>) -> Result<Vec<String>> {
+    let origins = origins.unwrap_or_default();
+    for origin in &origins {
+        let written = web_url("--cors-origin", origin)?.origin().ascii_serialization();
+        if *origin != written {
+            return Err(wrong(format!(
+                "--cors-origin is an origin as browsers write it: `{written}`, without a path"
+            )));
+        }
+    }
+    Ok(origins)
+}
+
+/// The names of `--model-alias`.
+fn aliases(names: Option<Vec<String>>) -> Result<Vec<String>> {
+    let names = names.unwrap_or_default();
+    let sound = |name: &String| (1..=MODEL_NAME_CHARS_MAX).contains(&name.chars().count());
+    if names.len() > MODEL_ALIASES_MAX || !names.iter().all(sound) {
+        return Err(wrong(format!(
+            "--model-alias gives at most {MODEL_ALIASES_MAX} names of 1 to {MODEL_NAME_CHARS_MAX} \
+             characters"
+        )));
+    }
+    Ok(names)
 }
 
 /// The pool manager out of `--callback-url`, `--advertise` and `--heartbeat-s`. The name that the

@@ -13,6 +13,8 @@ pub mod private;
 
 pub mod files;
 
+pub mod measure;
+
 pub mod narration;
 
 pub mod filter;

@@ -93,6 +93,16 @@ pub const PROMPT_CHARS_MAX: usize = 32_768;
 pub const MESSAGES_MAX: usize = 512;
 /// Tokens that one request may generate.
 pub const OUTPUT_TOKENS_MAX: u32 = 4_096;
+/// Tokens of a `/v1/completions` that names no number: OpenAI's own default.
+pub const COMPLETION_TOKENS: u32 = 16;
+/// Likeliest tokens told beside each of a `/v1/completions`: OpenAI's own bound.
+pub const COMPLETION_LOGPROBS_MAX: u32 = 5;
+/// Length of a model's name in a request, characters.
+pub const MODEL_NAME_CHARS_MAX: usize = 256;
+/// Entries of a request's `metadata`.
+pub const METADATA_MAX: usize = 16;
+/// Names that a configuration can give the model besides its own.
+pub const MODEL_ALIASES_MAX: usize = 32;
 /// Tokens between two progress narrations unless asked otherwise.
 pub const PROGRESS_EVERY_TOKENS: u32 = 10;
 /// Stop strings of one request.
@@ -140,12 +150,16 @@ pub const CONNECTIONS_MAX: usize = 10_000;
 pub const HEADERS_MS_MAX: u64 = 10_000;
 /// Time in which a request's body has to arrive, ms.
 pub const BODY_MS_MAX: u64 = 10_000;
+/// Bytes of a request's path and query.
+pub const URI_BYTES_MAX: usize = 8_192;
 /// Bytes of a request's headers.
 pub const HEADER_BYTES_MAX: usize = 32 * 1024;
 /// Header lines of a request.
 pub const HEADERS_MAX: usize = 64;
 /// Time without progress after which a reader that doesn't read is let go, ms.
 pub const WRITE_STALL_MS_MAX: u64 = 15_000;
+/// Time between two sortings of what was measured, ms.
+pub const METRICS_TIDY_MS: u64 = 5_000;
 /// Silence on a stream after which a sign of life is sent, ms.
 pub const KEEP_ALIVE_MS: u64 = 10_000;
 /// What a stream tells a browser about reconnecting, ms.
@@ -253,6 +267,7 @@ const _: () = {
     assert!(JOB_TIMEOUT_MS <= JOB_TIMEOUT_MS_MAX);
     assert!(SLOTS <= SLOTS_MAX && KV_MIB <= KV_MIB_MAX);
     assert!(HEARTBEAT_S <= HEARTBEAT_S_MAX && CALLBACK_TRY_MS < HEARTBEAT_S * 1_000);
+    assert!(URI_BYTES_MAX < HEADER_BYTES_MAX);
     assert!(KEEP_ALIVE_MS <= WRITE_STALL_MS_MAX);
     assert!(BODY_BYTES_MAX >= PROMPT_CHARS_MAX * 12);
     assert!(FILTER_RETURN_BYTES_MAX >= FACT_CHARS_MAX * VIOLATIONS_MAX * 4);

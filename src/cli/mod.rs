@@ -1,12 +1,13 @@
 //! The command line: flags as typed, a subcommand each. Hands over to the parts; does nothing itself.
 
-use std::io::{IsTerminal as _, stderr, stdout};
+use std::io::{IsTerminal as _, Write as _, stderr, stdout};
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::ServeFlags;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
+use crate::http::contract;
 use crate::worker;
 
 /// A worker that serves one language model and narrates what it does.
@@ -24,12 +25,20 @@ pub struct Cli {
 enum Command {
     /// Load a model and serve it
     Serve(Box<ServeFlags>),
+    /// Print the contract over HTTP as an OpenAPI document (YAML)
+    Openapi,
 }
 
 /// Runs what was asked for.
 pub fn run(cli: Cli) -> Result<()> {
     log_to_stderr(cli.verbose);
     match cli.command {
+        Command::Openapi => {
+            let text = contract::yaml()?;
+            stdout().write_all(text.as_bytes()).map_err(|e| {
+                Error::new(Kind::Internal, "the document can't be written to stdout").because(e)
+            })
+        }
         Command::Serve(flags) => worker::run(flags.validate(stdout().is_terminal())?),
     }
 }

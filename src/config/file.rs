@@ -59,10 +59,13 @@ impl ServeFlags {
             kv_mib: flags.kv_mib.or(self.kv_mib),
             queue: flags.queue.or(self.queue),
             timeout_ms: flags.timeout_ms.or(self.timeout_ms),
+            queue_timeout_ms: flags.queue_timeout_ms.or(self.queue_timeout_ms),
             grace_ms: flags.grace_ms.or(self.grace_ms),
             stall_ms: flags.stall_ms.or(self.stall_ms),
             api_token_file: flags.api_token_file.or(self.api_token_file),
             host_name: flags.host_name.or(self.host_name),
+            cors_origin: flags.cors_origin.or(self.cors_origin),
+            model_alias: flags.model_alias.or(self.model_alias),
             insecure: flags.insecure.or(self.insecure),
         }
     }

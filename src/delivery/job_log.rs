@@ -1,83 +1,89 @@
-//! A job's log: its finished frames, append-only. Every reader is an index into it, so back-pressure,
-//! resume and replay are one mechanism. Waits for nobody.
+//! A job's log: its events, append-only. Every reader is an index into it, so back-pressure, resume,
+//! replay and other forms of the same stream are one mechanism. Waits for nobody.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::event::{End, Event, Failure};
 use crate::limits::FRAMES_BESIDE_TOKENS_MAX;
 
-/// The frames of one job, from `started` to its one terminal frame.
+/// The events of one job, from `started` to its one last event.
 pub struct JobLog {
-    frames: Mutex<Frames>,
+    events: Mutex<Events>,
     readers: AtomicUsize,
     changed: watch::Sender<usize>,
 }
 
 #[derive(Default)]
-struct Frames {
-    all: Vec<Bytes>,
+struct Events {
+    all: Vec<Arc<Event>>,
     narrations: usize,
     bytes: usize,
-    ended: bool,
+    tokens: u32,
+    end: Option<Result<End, Failure>>,
 }
 
 impl JobLog {
     /// An empty log.
     pub fn new() -> Arc<Self> {
         let changed = watch::Sender::new(0);
-        Arc::new(JobLog { frames: Mutex::default(), readers: AtomicUsize::new(0), changed })
+        Arc::new(JobLog { events: Mutex::default(), readers: AtomicUsize::new(0), changed })
     }
 
-    /// Appends the frame that `make` builds for its number. After the terminal frame nothing follows.
-    pub fn append(&self, make: impl FnOnce(usize) -> Bytes) {
-        self.add(make, false, false);
-    }
-
-    /// Appends a narration; says whether it still fitted.
-    pub fn append_narration(&self, make: impl FnOnce(usize) -> Bytes) -> bool {
-        self.add(make, true, false)
-    }
-
-    /// Appends the terminal frame.
-    pub fn finish(&self, make: impl FnOnce(usize) -> Bytes) {
-        self.add(make, false, true);
-    }
-
-    fn add(&self, make: impl FnOnce(usize) -> Bytes, narration: bool, last: bool) -> bool {
-        let mut frames = self.lock();
-        if frames.ended || (narration && frames.narrations >= FRAMES_BESIDE_TOKENS_MAX) {
+    /// Appends an event; says whether it still fitted: nothing follows the last one, and narrations
+    /// are bounded in number.
+    pub fn append(&self, event: Event) -> bool {
+        let mut events = self.lock();
+        let narration = matches!(event, Event::Narration(_));
+        if events.end.is_some() || (narration && events.narrations >= FRAMES_BESIDE_TOKENS_MAX) {
             return false;
         }
-        let frame = make(frames.all.len() + 1);
-        frames.narrations += usize::from(narration);
-        frames.bytes += frame.len();
-        frames.all.push(frame);
-        frames.ended = last;
-        let length = frames.all.len();
-        drop(frames);
+        match &event {
+            Event::Token(token) => events.tokens = token.i + 1,
+            Event::End(end) => {
+                events.tokens = end.tokens_out;
+                events.end = Some(Ok(end.clone()));
+            }
+            Event::Error(failure) => events.end = Some(Err(failure.clone())),
+            _ => {}
+        }
+        events.narrations += usize::from(narration);
+        events.bytes += event.bytes();
+        events.all.push(Arc::new(event));
+        let length = events.all.len();
+        drop(events);
         self.changed.send_replace(length);
         true
     }
 
-    /// Whether the terminal frame is there.
+    /// Whether the last event is there.
     pub fn ended(&self) -> bool {
-        self.lock().ended
+        self.lock().end.is_some()
     }
 
-    /// Frames so far.
-    pub fn frames(&self) -> usize {
+    /// How it ended, if it has.
+    pub fn end(&self) -> Option<Result<End, Failure>> {
+        self.lock().end.clone()
+    }
+
+    /// Events so far.
+    pub fn events(&self) -> usize {
         self.lock().all.len()
     }
 
-    /// Bytes of all frames.
+    /// Tokens whose text is sure, so far.
+    pub fn tokens(&self) -> u32 {
+        self.lock().tokens
+    }
+
+    /// Bytes of all events.
     pub fn bytes(&self) -> usize {
         self.lock().bytes
     }
 
-    /// A reader that has read the first `after` frames already.
+    /// A reader that has read the first `after` events already.
     pub fn reader(self: &Arc<Self>, after: usize) -> Reader {
         self.readers.fetch_add(1, Ordering::AcqRel);
         Reader { log: Arc::clone(self), next: after, changed: self.changed.subscribe() }
@@ -88,8 +94,8 @@ impl JobLog {
         self.readers.load(Ordering::Acquire) == 0
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Frames> {
-        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Events> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -107,17 +113,17 @@ impl Drop for Reader {
 }
 
 impl Reader {
-    /// The next frame, as soon as there is one; none after the terminal frame.
-    pub async fn next(&mut self) -> Option<Bytes> {
+    /// The next event with its number, counted from 1, as soon as there is one; none after the last.
+    pub async fn next(&mut self) -> Option<(usize, Arc<Event>)> {
         loop {
             self.changed.mark_unchanged();
             {
-                let frames = self.log.lock();
-                if let Some(frame) = frames.all.get(self.next) {
+                let events = self.log.lock();
+                if let Some(event) = events.all.get(self.next) {
                     self.next += 1;
-                    return Some(frame.clone());
+                    return Some((self.next, Arc::clone(event)));
                 }
-                if frames.ended {
+                if events.end.is_some() {
                     return None;
                 }
             }
@@ -130,29 +136,52 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::delivery::event::{Code, Token};
+
+    fn token(i: u32) -> Event {
+        Event::Token(Token { t: "a".into(), i, logprobs: Vec::new() })
+    }
+
+    fn end() -> Event {
+        Event::Error(Failure { code: Code::Timeout, message: String::new(), retriable: true })
+    }
 
     #[tokio::test]
-    async fn every_reader_gets_every_frame_once_from_where_it_stands() {
+    async fn every_reader_gets_every_event_once_from_where_it_stands() {
         let log = JobLog::new();
         let mut early = log.reader(0);
         let waiting = tokio::spawn(async move {
             let mut got = Vec::new();
-            while let Some(frame) = early.next().await {
-                got.push(frame);
+            while let Some((id, event)) = early.next().await {
+                got.push((id, event.name()));
             }
             got
         });
         for n in 0..50 {
-            log.append(|id| Bytes::from(format!("{n}:{id}")));
+            log.append(token(n));
             tokio::task::yield_now().await;
         }
-        log.finish(|id| Bytes::from(format!("end:{id}")));
-        log.append(|_| Bytes::from("never"));
+        assert!(log.append(end()));
+        assert!(!log.append(token(50)));
         let got = waiting.await.expect("the reader ends");
         assert_eq!(got.len(), 51);
-        assert_eq!(got[50], "end:51");
+        assert_eq!(got[50], (51, "error"));
+        assert!(got.iter().zip(1..).all(|((id, _), expected)| *id == expected));
         let mut late = log.reader(50);
-        assert_eq!(late.next().await.expect("the last frame"), "end:51");
+        assert_eq!(late.next().await.expect("the last event").0, 51);
         assert!(late.next().await.is_none());
+        assert_eq!(log.tokens(), 50);
+    }
+
+    #[test]
+    fn narrations_are_bounded_and_tokens_are_not() {
+        let log = JobLog::new();
+        for _ in 0..FRAMES_BESIDE_TOKENS_MAX {
+            assert!(log.append(Event::Narration("{}".into())));
+        }
+        assert!(!log.append(Event::Narration("{}".into())));
+        assert!(log.append(token(0)));
+        assert!(log.append(end()));
+        assert_eq!(log.events(), FRAMES_BESIDE_TOKENS_MAX + 2);
     }
 }

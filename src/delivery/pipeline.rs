@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::frame::{self, End, Event, Failure, TokenLogprob};
+use super::event::{Code, End, Event, Failure, Metrics, Token, TokenLogprob};
 use super::job_log::JobLog;
 use super::stdout::Stdout;
 use crate::error::{Error, Kind, Result};
 use crate::filter::{Chains, Instances, Verdict};
 use crate::limits::{LANE_FACTS_MAX, LANES};
+use crate::measure::{self, Outcome};
 use crate::narration::facts::NarrationLost;
 use crate::narration::{Fact, Narrator, Outlet, Scope, Sinks, Told, wire};
 use crate::private::Private;
@@ -120,12 +121,17 @@ impl Pipeline {
         }
     }
 
+    fn lose(&self, sink: &'static str) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        measure::narrations_lost(1, sink);
+    }
+
     fn push(&self, lane: usize, item: Item) {
         let lane = &self.lanes[lane];
         let mut mailbox = lane.lock();
         if matches!(item, Item::Told { .. } | Item::Asked { .. }) {
             if mailbox.facts >= LANE_FACTS_MAX {
-                self.lost.fetch_add(1, Ordering::Relaxed);
+                self.lose("pipeline");
                 return;
             }
             mailbox.facts += 1;
@@ -190,6 +196,7 @@ impl Feed {
 
     /// Ends the job; nothing of it follows.
     pub fn end(&self, end: Result<End, Failure>) {
+        measure::request_ended(outcome(&end));
         self.push(Item::End { job: self.line.clone(), end });
     }
 
@@ -201,6 +208,19 @@ impl Feed {
     fn push(&self, item: Item) {
         let lane = usize::try_from(self.line.number).unwrap_or(0) % LANES;
         self.pipeline.push(lane, item);
+    }
+}
+
+/// How a job's end counts.
+const fn outcome(end: &Result<End, Failure>) -> Outcome {
+    match end {
+        Ok(_) => Outcome::Completed,
+        Err(failure) => match failure.code {
+            Code::Cancelled => Outcome::Cancelled,
+            Code::Timeout => Outcome::Timeout,
+            Code::VramOom | Code::InferenceFailed => Outcome::Failed,
+            Code::ShuttingDown => Outcome::ShuttingDown,
+        },
     }
 }
 
@@ -224,7 +244,7 @@ impl LaneWorker {
                 // A fault in one item must not end the thread that others depend on.
                 if catch_unwind(AssertUnwindSafe(|| self.handle(item))).is_err() {
                     tracing::error!("the pipeline failed on an item, which is lost");
-                    self.pipeline.lost.fetch_add(1, Ordering::Relaxed);
+                    self.pipeline.lose("pipeline");
                 }
             }
             drop(timed);
@@ -241,11 +261,10 @@ impl LaneWorker {
             }
             Item::Told { told, job: Some(job) } => {
                 let mut instances = self.jobs.remove(&job.number).unwrap_or_default();
-                if let Some(json) = self.narrate(*told, &mut instances) {
-                    let event = wire::event(&json);
-                    if !job.log.append_narration(|id| frame::narration(id, &event)) {
-                        self.pipeline.lost.fetch_add(1, Ordering::Relaxed);
-                    }
+                if let Some(json) = self.narrate(*told, &mut instances)
+                    && !job.log.append(Event::Narration(wire::event(&json).into()))
+                {
+                    self.pipeline.lose("sse");
                 }
                 self.jobs.insert(job.number, instances);
             }
@@ -254,19 +273,17 @@ impl LaneWorker {
                 let _ = reply.send(json.map(|json| wire::event(&json))); // nobody may wait any more
             }
             Item::Token { job, text, index, logprobs } => {
-                let event = Event::Token { t: text.expose(), i: index, logprobs: &logprobs };
-                job.log.append(|id| frame::event(id, &event));
+                let t = text.expose().to_owned();
+                job.log.append(Event::Token(Token { t, i: index, logprobs }));
             }
             Item::Metrics { job, tokens_per_sec, resident_bytes } => {
-                let event = Event::Metrics { tokens_per_sec, resident_bytes };
-                job.log.append(|id| frame::event(id, &event));
+                job.log.append(Event::Metrics(Metrics { tokens_per_sec, resident_bytes }));
             }
             Item::End { job, end } => {
-                let event = match end {
+                job.log.append(match end {
                     Ok(end) => Event::End(end),
                     Err(failure) => Event::Error(failure),
-                };
-                job.log.finish(|id| frame::event(id, &event));
+                });
                 self.jobs.remove(&job.number);
             }
         }
@@ -292,8 +309,13 @@ impl LaneWorker {
                 let json = wire::line(&context, &narration);
                 if narration.sinks & Sinks::STDOUT == Sinks::STDOUT {
                     self.stdout.narration(&context, &narration, &json);
+                    measure::narration(&context.kind, "stdout");
                 }
-                (narration.sinks & Sinks::SSE == Sinks::SSE).then_some(json)
+                let to_user = narration.sinks & Sinks::SSE == Sinks::SSE;
+                if to_user {
+                    measure::narration(&context.kind, "sse");
+                }
+                to_user.then_some(json)
             }
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
 use crate::limits::STDOUT_LINES_MAX;
+use crate::measure;
 use crate::narration::{Context, Narration, Severity, clean, wire};
 
 /// How narrations look on stdout.
@@ -85,11 +86,16 @@ impl Stdout {
     fn push(&self, line: String) {
         let mut lines = self.lock();
         if lines.waiting.len() >= STDOUT_LINES_MAX {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.lose(1);
             return;
         }
         lines.waiting.push_back(line);
         self.changed.notify_all();
+    }
+
+    fn lose(&self, count: u64) {
+        self.lost.fetch_add(count, Ordering::Relaxed);
+        measure::narrations_lost(count, "stdout");
     }
 
     /// What was lost since the last call, provided that there is room again to tell of it.
@@ -126,7 +132,7 @@ impl Stdout {
             let written = write_batch(&mut sink, batch);
             let broken_before = self.broken.swap(written.is_err(), Ordering::Relaxed);
             if let Err(error) = written {
-                self.lost.fetch_add(count, Ordering::Relaxed);
+                self.lose(count);
                 if !broken_before {
                     tracing::warn!(%error, "stdout can't be written; narrations to it are lost");
                 }

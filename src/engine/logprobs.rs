@@ -2,7 +2,7 @@
 //! them, before bias, grammar, penalty, temperature and filters. Changes no logit.
 
 use super::tokenizer::Tokenizer;
-use crate::delivery::frame::{Logprob, TokenLogprob};
+use crate::delivery::event::{Logprob, TokenLogprob};
 
 /// What a token that can't come is told as; JSON has no minus infinity.
 const IMPOSSIBLE: f64 = -9_999.0;

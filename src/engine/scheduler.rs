@@ -13,10 +13,11 @@ use super::logprobs::Logprobs;
 use super::sampler::Sampler;
 use super::stop::StopMatcher;
 use super::text::TextStream;
-use crate::delivery::frame::{Code, End, Failure, StopReason as WireStop, TokenLogprob};
+use crate::delivery::event::{Code, End, Failure, StopReason as WireStop, TokenLogprob};
 use crate::error::{Error, Kind, Result};
 use crate::job::{Job, Queue};
 use crate::limits::PREFILL_CHUNK_TOKENS;
+use crate::measure;
 use crate::narration::facts::{
     CacheReset, CancelledBy, FailureCode, InferenceCancelled, InferenceCompleted, InferenceFailed,
     InferenceStarted, PrefillProgress, StopReason, TokensGenerated,
@@ -102,6 +103,7 @@ struct Slot {
     tokens: Vec<u32>,
     computed: usize,
     generated: u32,
+    began: Instant,
     first: Option<Instant>,
     last: Instant,
 }
@@ -144,7 +146,7 @@ impl Engine {
     /// Ends what somebody has ended, in the queue and in the slots.
     fn sweep(&mut self) {
         for job in self.queue.take_ended() {
-            let by = job.ended_by().unwrap_or(CancelledBy::Client);
+            let by = job.ended_waiting_by().unwrap_or(CancelledBy::Client);
             cancelled(&job, by, 0);
             (self.finished)(&job);
         }
@@ -225,6 +227,7 @@ impl Engine {
 
     fn finish(&mut self, at: usize, outcome: Outcome) {
         let Some(mut slot) = self.slots[at].take() else { return };
+        measure::inference(slot.began.elapsed());
         match outcome {
             Outcome::Done(reason, stop) => slot.complete(reason, stop, &self.pulse),
             Outcome::Cancelled(by) => cancelled(&slot.job, by, slot.generated),
@@ -238,6 +241,7 @@ impl Engine {
 impl Slot {
     fn begin(mut job: Job) -> Self {
         let tokens = std::mem::take(&mut job.prompt);
+        measure::prompt(tokens.len());
         let prompt_tokens = fact::count(tokens.len());
         job.feed.tell(Fact::InferenceStarted(InferenceStarted {
             prompt_chars: job.prompt_chars,
@@ -261,6 +265,7 @@ impl Slot {
             tokens,
             computed: 0,
             generated: 0,
+            began: Instant::now(),
             first: None,
             last: Instant::now(),
             job,
@@ -298,7 +303,11 @@ impl Slot {
         }
         self.tokens.push(token);
         self.generated += 1;
-        self.last = Instant::now();
+        let before = std::mem::replace(&mut self.last, Instant::now());
+        match self.first {
+            Some(_) => measure::next_token(self.last.saturating_duration_since(before)),
+            None => measure::first_token(self.last.saturating_duration_since(self.job.accepted)),
+        }
         self.first.get_or_insert(self.last);
         if let Some(logprobs) = &self.logprobs {
             self.told.push(logprobs.of(token, &language.tokenizer));

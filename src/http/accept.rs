@@ -43,7 +43,8 @@ pub async fn serve(listener: TcpListener, router: Router) {
 
 async fn connection(stream: TcpStream, router: Router) {
     let _ = stream.set_nodelay(true); // a token is worth a packet
-    let stream = Guarded { stream, stalled: None };
+    let stall = Duration::from_millis(WRITE_STALL_MS_MAX);
+    let stream = Guarded { stream, stall, stalled: None };
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(HEADERS_MS_MAX))
@@ -56,12 +57,14 @@ async fn connection(stream: TcpStream, router: Router) {
 }
 
 /// A connection whose reader has to make progress while something is to be read.
-struct Guarded {
-    stream: TcpStream,
+struct Guarded<S> {
+    stream: S,
+    /// Time without progress after which it is let go.
+    stall: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl AsyncRead for Guarded {
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -71,7 +74,7 @@ impl AsyncRead for Guarded {
     }
 }
 
-impl Guarded {
+impl<S> Guarded<S> {
     /// Starts the clock when a write waits, stops it when one goes through.
     fn watch<T>(
         &mut self,
@@ -82,14 +85,14 @@ impl Guarded {
             self.stalled = None;
             return polled;
         }
-        let until = Instant::now() + Duration::from_millis(WRITE_STALL_MS_MAX);
+        let until = Instant::now() + self.stall;
         let clock = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
         std::task::ready!(clock.as_mut().poll(context));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the reader does not read")))
     }
 }
 
-impl AsyncWrite for Guarded {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -119,5 +122,31 @@ impl AsyncWrite for Guarded {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_is_let_go_when_it_stops_reading_and_not_when_it_is_slow() {
+        let (stream, mut reader) = duplex(16);
+        let mut stream = Guarded { stream, stall: Duration::from_millis(1_500), stalled: None };
+        let reading = tokio::spawn(async move {
+            let mut piece = [0; 8];
+            for _ in 0..8 {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                reader.read_exact(&mut piece).await.expect("there is more");
+            }
+            reader
+        });
+        // Takes longer than the limit in all, but something is read again and again.
+        stream.write_all(&[1; 80]).await.expect("it is read, slowly");
+        let _reader = reading.await.expect("it reads");
+        let error = stream.write_all(&[1; 80]).await.expect_err("nobody reads");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

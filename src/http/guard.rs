@@ -6,20 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
 use sha2::{Digest as _, Sha256};
+use tracing::Instrument as _;
 
-use super::problem::Problem;
-use super::{App, playground};
-use crate::limits::{CORRELATION_ID_BYTES_MAX, REPLY_NARRATION_MS, VIOLATIONS_MAX};
+use super::cors::Origin;
+use super::problem::{Form, Problem};
+use super::{App, docs, playground};
+use crate::limits::{CORRELATION_ID_BYTES_MAX, REPLY_NARRATION_MS, URI_BYTES_MAX, VIOLATIONS_MAX};
+use crate::measure;
 use crate::narration::facts::{self, RequestRejected};
 use crate::narration::{Fact, Scope};
 
 const CORRELATION: &str = "x-correlation-id";
-/// Paths that need no token, besides the playground's own files.
+/// Paths that need no token, besides the files of the pages and the contract.
 const OPEN: [&str; 2] = ["/health", "/ready"];
 
 /// Lets a request through or answers in its place; its [`Scope`] becomes an extension.
@@ -29,22 +32,52 @@ pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next
         correlation_id: Some(correlation_id(request.headers())),
         trace_id: trace_id(request.headers()),
     };
+    let form = Form::of(request.uri().path());
+    let with_body = has_body(request.headers());
     let echo = scope.correlation_id.as_deref().and_then(|id| HeaderValue::from_str(id).ok());
-    let mut response = match check(&app, request.headers(), request.uri().path()) {
-        Err(problem) => problem.into_response(),
-        Ok(()) => {
+    let checked = check(&app, request.headers(), request.uri());
+    let preflight =
+        checked.origin.as_ref().and_then(|o| o.preflight(request.method(), request.headers()));
+    let mut response = match (preflight, checked.refused) {
+        (Some(response), _) => response,
+        (None, Some(problem)) => problem.into_response(),
+        (None, None) => {
             request.extensions_mut().insert(scope.clone());
-            survive(next.run(request)).await
+            // An error's level, so that warnings have it too, whatever is logged.
+            let span = tracing::error_span!(
+                "request",
+                correlation_id = scope.correlation_id.as_deref(),
+                trace_id = scope.trace_id.as_deref()
+            );
+            survive(next.run(request)).instrument(span).await
         }
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        *response.body_mut() = problem.body(tell_refusal(&app, &scope, &problem).await);
-        response.headers_mut().remove(header::CONTENT_LENGTH); // that of the body before
+        let narration = tell_refusal(&app, &scope, &problem).await;
+        problem.complete(&mut response, form, narration);
+        if with_body && may_leave_body(problem.status()) {
+            // What is left of the body can't be told from a next request: none may follow.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+    }
+    if let Some(origin) = checked.origin {
+        origin.mark(&mut response);
     }
     if let Some(echo) = echo {
         response.headers_mut().insert(CORRELATION, echo);
     }
     response
+}
+
+fn has_body(headers: &HeaderMap) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
+    length || headers.contains_key(header::TRANSFER_ENCODING)
+}
+
+/// Whether a refusal of that status may come before the body was read.
+const fn may_leave_body(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 401 | 403..=405 | 408 | 413..=415 | 421)
 }
 
 /// The response, or a 500 where making it panicked: a fault in one request ends no other.
@@ -69,6 +102,7 @@ async fn tell_refusal(app: &App, scope: &Scope, problem: &Problem) -> Option<Str
         violations
             .push(facts::Violation { field: "…".into(), constraint: format!("{more} more") });
     }
+    measure::request_ended(measure::Outcome::Rejected);
     let status = problem.status().as_u16();
     let fact = Fact::RequestRejected(RequestRejected { status, violations });
     let answer = app.pipeline.ask(app.narrator.stamp(fact, scope));
@@ -76,40 +110,62 @@ async fn tell_refusal(app: &App, scope: &Scope, problem: &Problem) -> Option<Str
     tokio::time::timeout(limit, answer).await.ok().and_then(Result::ok).flatten()
 }
 
-fn check(app: &App, headers: &HeaderMap, path: &str) -> Result<(), Problem> {
+/// What the headers say of a request.
+struct Checked {
+    /// Where it comes from, if it was sent to this worker at all.
+    origin: Option<Origin>,
+    /// Why it is not let in.
+    refused: Option<Problem>,
+}
+
+fn check(app: &App, headers: &HeaderMap, uri: &Uri) -> Checked {
+    let host = match host(app, headers) {
+        Ok(host) => host,
+        Err(problem) => return Checked { origin: None, refused: Some(problem) },
+    };
+    let origin = Origin::of(headers, host, &app.access.origins);
+    let refused = if origin == Origin::Foreign {
+        let detail = "a page of another origin may not call this worker; --cors-origin lets it";
+        Some(Problem::new(StatusCode::FORBIDDEN, detail))
+    } else if uri.path().len() + uri.query().map_or(0, str::len) > URI_BYTES_MAX {
+        let detail = format!("path and query may have {URI_BYTES_MAX} bytes");
+        Some(Problem::new(StatusCode::URI_TOO_LONG, detail))
+    } else if is_open(uri.path()) || shows_token(app, headers) {
+        None
+    } else {
+        let detail = "a valid `Authorization: Bearer …` is needed";
+        Some(Problem::new(StatusCode::UNAUTHORIZED, detail))
+    };
+    Checked { origin: Some(origin), refused }
+}
+
+/// The one Host that a request was sent to, if this worker goes by it.
+fn host<'a>(app: &App, headers: &'a HeaderMap) -> Result<&'a str, Problem> {
     let mut hosts = headers.get_all(header::HOST).iter();
-    let host = match (hosts.next().map(HeaderValue::to_str), hosts.next()) {
-        (Some(Ok(host)), None) => host,
-        _ => {
-            return Err(Problem::new(StatusCode::BAD_REQUEST, "exactly one Host header is needed"));
-        }
+    let (Some(Ok(host)), None) = (hosts.next().map(HeaderValue::to_str), hosts.next()) else {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "exactly one Host header is needed"));
     };
     if !is_ours(app, host) {
         let detail = "this worker does not go by that Host; start it with --host-name to allow it";
         return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, detail));
     }
-    if let Some(origin) = headers.get(header::ORIGIN) {
-        let origin = origin.to_str().unwrap_or("null");
-        if origin.strip_prefix("http://") != Some(host) {
-            let detail = "a page of another origin may not call this worker";
-            return Err(Problem::new(StatusCode::FORBIDDEN, detail));
-        }
-    }
-    if let Some(token) = app.access.token.as_ref().filter(|_| !is_open(path)) {
-        let shown = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.strip_prefix("Bearer "));
-        if !shown.is_some_and(|shown| same(shown, token.expose())) {
-            let detail = "a valid `Authorization: Bearer …` is needed";
-            return Err(Problem::new(StatusCode::UNAUTHORIZED, detail));
-        }
-    }
-    Ok(())
+    Ok(host)
 }
 
-fn is_open(path: &str) -> bool {
-    OPEN.contains(&path) || playground::is_open(path)
+/// Whether the token is shown, where one is asked for. Two of them are none.
+fn shows_token(app: &App, headers: &HeaderMap) -> bool {
+    let Some(token) = &app.access.token else { return true };
+    let mut shown = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (shown.next(), shown.next()) else { return false };
+    let Some((scheme, shown)) = value.to_str().ok().and_then(|value| value.split_once(' ')) else {
+        return false;
+    };
+    scheme.eq_ignore_ascii_case("bearer") && same(shown.trim_start(), token.expose())
+}
+
+/// Whether a path needs no token: health, readiness, and files that are the same in every worker.
+pub fn is_open(path: &str) -> bool {
+    OPEN.contains(&path) || playground::is_open(path) || docs::is_open(path)
 }
 
 /// Compares digests, so that the time it takes tells nothing of the token.

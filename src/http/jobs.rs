@@ -4,70 +4,163 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::App;
-use super::execute::{event_stream, read_body};
+use super::body::read_body;
+use super::contract::{CancelRequest, StreamEvent};
+use super::fields::Violation;
 use super::problem::Problem;
-use super::request::{Violation, parse_cancel};
-use crate::job::{Record, State as JobState};
+use super::request::parse_cancel;
+use super::stream::{Frames, respond};
+use crate::delivery::event::{End, Failure};
+use crate::job::Record;
 use crate::narration::facts::CancelledBy;
 
-/// `POST /cancel {job_id}`: 202, however often.
+/// How far a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// It waits for the engine.
+    Queued,
+    /// The engine computes it.
+    Running,
+    /// Its last event is written.
+    Finished,
+}
+
+/// What is known of a job.
+#[derive(Serialize, ToSchema)]
+pub struct JobState {
+    /// Its name.
+    pub job_id: String,
+    /// How far it is.
+    pub state: Stage,
+    /// Its place among those that wait, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub position: Option<usize>,
+    /// Tokens generated so far.
+    pub tokens_out: u32,
+    /// Events in its log so far: the number of the last one.
+    pub events: usize,
+    /// How it ended well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub end: Option<End>,
+    /// How it ended badly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub error: Option<Failure>,
+}
+
+impl JobState {
+    fn of(app: &App, job_id: String, job: &Record) -> Self {
+        let position = app.queue.position(&job_id);
+        let (end, error) = match job.log.end() {
+            Some(Ok(end)) => (Some(end), None),
+            Some(Err(failure)) => (None, Some(failure)),
+            None => (None, None),
+        };
+        let state = match position {
+            _ if end.is_some() || error.is_some() => Stage::Finished,
+            Some(_) => Stage::Queued,
+            None => Stage::Running,
+        };
+        let position = position.filter(|_| state == Stage::Queued);
+        let (tokens_out, events) = (job.log.tokens(), job.log.events());
+        JobState { job_id, state, position, tokens_out, events, end, error }
+    }
+}
+
+/// `POST /cancel`: ends a job at its next step. May be said any number of times.
+#[utoipa::path(
+    post, path = "/cancel", operation_id = "cancel", tag = "jobs",
+    request_body = CancelRequest,
+    responses((status = 202, description = "The job ends, or has ended", body = JobState))
+)]
 pub async fn cancel(
     State(app): State<Arc<App>>,
     request: Request,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+) -> Result<(StatusCode, Json<JobState>), Problem> {
     let body = read_body(request).await?;
     let job_id = parse_cancel(&body).map_err(Problem::invalid)?;
     let job = app.jobs.get(&job_id).ok_or_else(unknown)?;
     job.cancel.cancel(CancelledBy::Client);
-    Ok((StatusCode::ACCEPTED, Json(json!({ "job_id": job_id, "state": name(&job) }))))
+    Ok((StatusCode::ACCEPTED, Json(JobState::of(&app, job_id, &job))))
 }
 
-/// `GET /jobs/{id}`: how far it is.
+/// `GET /jobs/{id}`: how far it is. Finished jobs are known for a while too.
+#[utoipa::path(
+    get, path = "/jobs/{id}", operation_id = "job", tag = "jobs",
+    params(("id" = String, Path, description = "Name of the job")),
+    responses((status = 200, description = "What is known of it", body = JobState))
+)]
 pub async fn state(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<JobState>, Problem> {
     let job = app.jobs.get(&id).ok_or_else(unknown)?;
-    Ok(Json(json!({ "job_id": id, "state": name(&job) })))
+    Ok(Json(JobState::of(&app, id, &job)))
 }
 
-/// `GET /jobs/{id}/events`: the stream from its beginning, or after `Last-Event-ID`.
+/// `GET /jobs/{id}/events`: the stream from its beginning, or after the event that the reader had last.
+#[utoipa::path(
+    get, path = "/jobs/{id}/events", operation_id = "job_events", tag = "jobs",
+    params(
+        ("id" = String, Path, description = "Name of the job"),
+        ("last_event_id" = Option<u64>, Query, description = "Number of the last event that the \
+            reader had, where it can't send `Last-Event-ID`, which wins"),
+        ("Last-Event-ID" = Option<u64>, Header, description = "Number of the last event that the \
+            reader had"),
+    ),
+    responses(
+        (status = 200, description = "The job's events, old ones first, then as they come",
+            content_type = "text/event-stream", body = StreamEvent),
+        (status = 204, description = "The reader had the last event of a finished job"),
+    )
+)]
 pub async fn events(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, Problem> {
     let job = app.jobs.get(&id).ok_or_else(unknown)?;
-    let after = match headers.get("last-event-id").map(|value| value.to_str()) {
-        None => 0,
-        Some(Ok("")) => 0,
-        Some(value) => match value.ok().and_then(|value| value.parse::<usize>().ok()) {
-            Some(after) => after,
-            None => {
-                let violation = Violation::new("Last-Event-ID", "integer", "is a frame's number");
-                return Err(Problem::invalid(vec![violation]));
-            }
-        },
-    };
-    if job.log.ended() && job.log.frames() <= after {
+    let after = last_read(&request)?;
+    let ended = job.log.ended();
+    if ended && job.log.events() <= after {
         // Only this stops a browser's EventSource from coming again.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    Ok(event_stream(job, after))
+    if job.log.events() < after {
+        let message = format!("is at most {}: this job has no more yet", job.log.events());
+        return Err(Problem::invalid(vec![Violation::new("Last-Event-ID", "range", &message)]));
+    }
+    Ok(respond(job, after, Frames))
+}
+
+/// The number of the last event that the reader had: by the header, which a browser sends when it comes
+/// again, or else by `?last_event_id=`, which a page can give its `EventSource`.
+fn last_read(request: &Request) -> Result<usize, Problem> {
+    let header = request.headers().get("last-event-id").map(HeaderValue::to_str);
+    let query = request.uri().query().unwrap_or("").split('&');
+    let query = query.filter_map(|pair| pair.strip_prefix("last_event_id=")).next_back();
+    let (field, value) = match header {
+        Some(value) => ("Last-Event-ID", value.ok()),
+        None => ("last_event_id", Some(query.unwrap_or(""))),
+    };
+    match value {
+        Some("") => Ok(0),
+        Some(value) if value.bytes().all(|b| b.is_ascii_digit()) => {
+            Ok(value.parse().unwrap_or(usize::MAX)) // no log is that long
+        }
+        _ => Err(Problem::invalid(vec![Violation::new(field, "integer", "is an event's number")])),
+    }
 }
 
 fn unknown() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "no job of that id is known (any more)")
-}
-
-fn name(job: &Record) -> &'static str {
-    match job.state() {
-        JobState::Active => "active",
-        JobState::Finished => "finished",
-    }
 }

@@ -2,13 +2,21 @@
 //! jobs and logs into streams. Computes nothing, words nothing, and never waits for the engine.
 
 mod accept;
+mod admit;
+mod body;
+pub mod contract;
+mod cors;
+mod docs;
 mod execute;
+mod fields;
 mod guard;
 mod jobs;
+mod openai;
 mod playground;
 mod problem;
 mod request;
 mod status;
+mod stream;
 
 pub use accept::serve;
 
@@ -27,6 +35,7 @@ use crate::engine::{Language, Profile};
 use crate::filter::Chains;
 use crate::job::{Queue, Registry};
 use crate::limits::BODY_BYTES_MAX;
+use crate::measure::Exporter;
 use crate::narration::Narrator;
 use crate::narration::facts::WorkerState;
 use crate::private::Private;
@@ -47,6 +56,10 @@ pub struct App {
     pub pulse: Arc<Pulse>,
     /// The model, once it is loaded.
     pub model: OnceLock<Model>,
+    /// What it measures of itself.
+    pub exporter: Exporter,
+    /// Names that the model goes by besides its own; `*` is any.
+    pub aliases: Vec<String>,
     /// How the worker is.
     pub life: Life,
     /// Time that a step of the engine may take before the worker counts as stalled.
@@ -55,6 +68,8 @@ pub struct App {
     pub access: Access,
     /// Deadline of a job that names none, ms.
     pub job_timeout_ms: u64,
+    /// Time that a job may wait for the engine, ms.
+    pub wait_ms: u64,
     /// Asks the worker to shut down.
     pub shutdown: tokio::sync::mpsc::Sender<()>,
     /// Time that running jobs have at shutdown, ms.
@@ -88,6 +103,8 @@ pub struct Access {
     pub token: Option<Private>,
     /// Host names that requests may be addressed to, besides loopback and the bound address.
     pub hosts: Vec<String>,
+    /// Origins whose pages may call, besides the worker's own.
+    pub origins: Vec<String>,
 }
 
 /// How the worker is, seen from outside.
@@ -143,10 +160,19 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/cancel", post(jobs::cancel))
         .route("/jobs/{id}", get(jobs::state))
         .route("/jobs/{id}/events", get(jobs::events))
+        .route("/v1/models", get(openai::models))
+        .route("/v1/models/{model}", get(openai::model_named))
+        .route("/v1/chat/completions", post(openai::chat))
+        .route("/v1/completions", post(openai::completions))
         .route("/shutdown", post(status::shutdown))
         .route("/health", get(status::health))
         .route("/ready", get(status::ready))
         .merge(playground::routes())
+        .route("/metrics", get(status::metrics))
+        .route("/openapi.yaml", get(contract::openapi_yaml))
+        .route("/docs", get(docs::index))
+        .route("/docs/", get(docs::page))
+        .route("/docs/{*path}", get(docs::file))
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

@@ -1,12 +1,9 @@
-//! What a request may say. Every field is checked by itself, so that all that is wrong is said at
-//! once. Never repeats a value.
+//! What our own requests may say, and what they share with OpenAI's: prompt, messages, stop strings,
+//! sampling. Never repeats a value.
 
-use std::collections::HashSet;
+use serde::Deserialize;
 
-use serde::de::{Deserializer, MapAccess, Visitor};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-
+use super::fields::{Fields, Null, Violation};
 use crate::engine::template::Message;
 use crate::job::{OnDisconnect, Sampling, Wish};
 use crate::limits::{
@@ -14,30 +11,6 @@ use crate::limits::{
     PROMPT_CHARS_MAX, STOP_CHARS_MAX, STOP_STRINGS_MAX,
 };
 use crate::private::Private;
-
-/// One thing that a request did wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Violation {
-    /// The field, or the part of the request.
-    pub field: String,
-    /// Which rule: `type`, `range`, `length`, `required`, `unknown`, ….
-    pub constraint: String,
-    /// What is expected.
-    pub message: String,
-}
-
-impl Violation {
-    /// `field` breaks `constraint`; `message` says what is expected.
-    pub fn new(field: &str, constraint: &str, message: &str) -> Self {
-        let (field, constraint) = (clip(field), constraint.to_owned());
-        Violation { field, constraint, message: message.to_owned() }
-    }
-}
-
-/// Names of unknown fields come from outside: short and harmless.
-fn clip(field: &str) -> String {
-    crate::narration::clean::line(field, 64).into_owned()
-}
 
 /// What the text to continue is.
 pub enum Prompt {
@@ -47,14 +20,26 @@ pub enum Prompt {
     Chat(Vec<Message>),
 }
 
-/// A checked `POST /execute`.
-pub struct Execute {
+impl Prompt {
+    /// The field that it came in.
+    pub const fn field(&self) -> &'static str {
+        match self {
+            Prompt::Text(_) => "prompt",
+            Prompt::Chat(_) => "messages",
+        }
+    }
+}
+
+/// A checked request for inference.
+pub struct Asked {
     /// Name that the client gives the job.
     pub job_id: Option<String>,
     /// What to continue.
     pub prompt: Prompt,
-    /// How, and how far.
+    /// How, and how far: where `any_length`, as far as fits.
     pub wish: Wish,
+    /// Whether the request left it open how far.
+    pub any_length: bool,
     /// What happens when nobody reads any more.
     pub on_disconnect: OnDisconnect,
     /// Deadline of the whole job, ms.
@@ -62,31 +47,22 @@ pub struct Execute {
 }
 
 /// Checks the body of `POST /execute`; says everything that is wrong with it.
-pub fn parse_execute(body: &[u8]) -> Result<Execute, Vec<Violation>> {
-    let mut fields = Fields::read(body)?;
+pub fn parse_execute(body: &[u8]) -> Result<Asked, Vec<Violation>> {
+    let mut fields = Fields::read(body, Null::Wrong)?;
     let job_id = fields.take::<String>("job_id", "a string");
     if job_id.as_deref().is_some_and(|id| !is_job_id(id)) {
         fields.wrong("job_id", "pattern", "is 1 to 256 of A-Z a-z 0-9 . _ : -");
     }
     let prompt = prompt(&mut fields);
     let max_tokens = fields.integer("max_tokens", 1, u64::from(OUTPUT_TOKENS_MAX));
-    if max_tokens.is_none() && !fields.seen("max_tokens") {
-        fields.wrong("max_tokens", "required", "is needed");
-    }
+    fields.require("max_tokens");
     let wish = Wish {
         max_tokens: max_tokens.unwrap_or(1) as u32,
-        sampling: Sampling {
-            temperature: fields.number("temperature", 0.0, 2.0).unwrap_or(1.0),
-            top_p: fields.number("top_p", 0.0, 1.0).unwrap_or(1.0),
-            top_k: fields.integer("top_k", 0, u64::from(u32::MAX)).unwrap_or(0) as u32,
-            min_p: fields.number("min_p", 0.0, 1.0).unwrap_or(0.0),
-            repetition_penalty: fields.number("repetition_penalty", 0.0, 2.0).unwrap_or(1.0),
-            // A drawn seed fits a JavaScript number, so that every client can send it back.
-            seed: fields
-                .integer("seed", 0, u64::MAX)
-                .unwrap_or_else(|| rand::random_range(0..1_u64 << 53)),
+        sampling: {
+            let seed = fields.integer("seed", 0, u64::MAX).unwrap_or_else(drawn_seed);
+            sampling(&mut fields, seed)
         },
-        stop: stop(&mut fields),
+        stop: stop(&mut fields, false),
         progress_every: fields
             .integer("progress_every", 0, u64::from(OUTPUT_TOKENS_MAX))
             .map_or(PROGRESS_EVERY_TOKENS, |n| n as u32),
@@ -98,7 +74,7 @@ pub fn parse_execute(body: &[u8]) -> Result<Execute, Vec<Violation>> {
     let timeout_ms = fields.integer("timeout_ms", 1, JOB_TIMEOUT_MS_MAX);
     match (fields.finish(), prompt) {
         (violations, Some(prompt)) if violations.is_empty() => {
-            Ok(Execute { job_id, prompt, wish, on_disconnect, timeout_ms })
+            Ok(Asked { job_id, prompt, wish, any_length: false, on_disconnect, timeout_ms })
         }
         (violations, _) => Err(violations),
     }
@@ -106,11 +82,9 @@ pub fn parse_execute(body: &[u8]) -> Result<Execute, Vec<Violation>> {
 
 /// Checks the body of `POST /cancel`.
 pub fn parse_cancel(body: &[u8]) -> Result<String, Vec<Violation>> {
-    let mut fields = Fields::read(body)?;
+    let mut fields = Fields::read(body, Null::Wrong)?;
     let job_id = fields.take::<String>("job_id", "a string");
-    if job_id.is_none() && !fields.seen("job_id") {
-        fields.wrong("job_id", "required", "is needed");
-    }
+    fields.require("job_id");
     let violations = fields.finish();
     job_id.filter(|_| violations.is_empty()).ok_or(violations)
 }
@@ -120,144 +94,158 @@ fn is_job_id(id: &str) -> bool {
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
 }
 
+/// A seed for who gave none: it fits a JavaScript number, so that every client can send it back.
+pub fn drawn_seed() -> u64 {
+    rand::random_range(0..1_u64 << 53)
+}
+
+/// How tokens are chosen.
+pub fn sampling(fields: &mut Fields, seed: u64) -> Sampling {
+    Sampling {
+        temperature: fields.number("temperature", 0.0, 2.0).unwrap_or(1.0),
+        top_p: fields.number("top_p", 0.0, 1.0).unwrap_or(1.0),
+        top_k: fields.integer("top_k", 0, u64::from(u32::MAX)).unwrap_or(0) as u32,
+        min_p: fields.number("min_p", 0.0, 1.0).unwrap_or(0.0),
+        repetition_penalty: fields.number("repetition_penalty", 0.0, 2.0).unwrap_or(1.0),
+        seed,
+    }
+}
+
 /// The prompt or the messages: exactly one of them.
 fn prompt(fields: &mut Fields) -> Option<Prompt> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Said {
-        role: String,
-        content: String,
-    }
-    let text = fields.take::<String>("prompt", "a string").map(Private::new);
-    let said = fields.take::<Vec<Said>>("messages", "a list of {role, content}");
     if fields.seen("prompt") == fields.seen("messages") {
         fields.wrong("prompt", "exactly one", "give either `prompt` or `messages`");
+        fields.allow(["prompt", "messages"]);
         return None;
     }
-    if let Some(text) = text {
-        if !(1..=PROMPT_CHARS_MAX).contains(&text.chars()) {
-            fields.wrong("prompt", "length", "has 1 to 32768 characters");
-        }
-        return Some(Prompt::Text(text));
+    if fields.seen("messages") {
+        return messages(fields).map(Prompt::Chat);
     }
-    let said = said?;
-    let chars: usize = said.iter().map(|m| m.content.chars().count()).sum();
-    if !(1..=MESSAGES_MAX).contains(&said.len()) || chars > PROMPT_CHARS_MAX {
-        fields.wrong("messages", "length", "has 1 to 512 messages, 32768 characters together");
-    }
-    if said.iter().any(|m| !matches!(m.role.as_str(), "system" | "user" | "assistant" | "tool")) {
-        fields.wrong("messages", "role", "roles are system, user, assistant, tool");
-    }
-    Some(Prompt::Chat(
-        said.into_iter().map(|m| Message { role: m.role, content: m.content }).collect(),
-    ))
+    text(fields, false).map(Prompt::Text)
 }
 
-fn stop(fields: &mut Fields) -> Vec<String> {
-    let stop = fields.take::<Vec<String>>("stop", "a list of strings").unwrap_or_default();
+/// A prompt as it is; `listed` takes it as the only one of a list, too.
+pub fn text(fields: &mut Fields, listed: bool) -> Option<Private> {
+    let text = if listed {
+        match fields.take::<OneOrMany>("prompt", "a string, or a list of one string")? {
+            OneOrMany::One(text) => text,
+            OneOrMany::Many(mut texts) if texts.len() == 1 => texts.remove(0),
+            OneOrMany::Many(_) => {
+                fields.wrong("prompt", "length", "is a string, or a list of one string");
+                return None;
+            }
+        }
+    } else {
+        fields.take::<String>("prompt", "a string")?
+    };
+    let text = Private::new(text);
+    if !(1..=PROMPT_CHARS_MAX).contains(&text.chars()) {
+        fields.wrong("prompt", "length", &format!("has 1 to {PROMPT_CHARS_MAX} characters"));
+    }
+    Some(text)
+}
+
+/// A conversation.
+pub fn messages(fields: &mut Fields) -> Option<Vec<Message>> {
+    let parts = fields.objects("messages", Null::Absent)?;
+    if !(1..=MESSAGES_MAX).contains(&parts.len()) {
+        fields.wrong("messages", "length", &format!("has 1 to {MESSAGES_MAX} messages"));
+    }
+    let mut said = Vec::with_capacity(parts.len().min(MESSAGES_MAX));
+    for mut part in parts.into_iter().take(MESSAGES_MAX) {
+        said.push(message(&mut part));
+        fields.absorb(part);
+    }
+    let chars: usize = said.iter().map(|m| m.content.chars().count()).sum();
+    if chars > PROMPT_CHARS_MAX {
+        let message = format!("have {PROMPT_CHARS_MAX} characters together");
+        fields.wrong("messages", "length", &message);
+    }
+    Some(said)
+}
+
+/// One message. What clients send back with an answer of ours, without meaning anything by it, is let
+/// through where it is empty.
+fn message(part: &mut Fields) -> Message {
+    part.require("role");
+    part.require("content");
+    let role = part.take::<String>("role", "a string").unwrap_or_default();
+    let role = match role.as_str() {
+        "developer" => "system".to_owned(), // the newer name of the same
+        "system" | "user" | "assistant" | "tool" => role,
+        _ => {
+            if part.seen("role") {
+                let roles = "is system, developer, user, assistant or tool";
+                part.wrong("role", "role", roles);
+            }
+            role
+        }
+    };
+    let content = part.take::<Content>("content", "a string or a list of {type: \"text\", text}");
+    if role == "tool" {
+        let _ = part.take::<String>("tool_call_id", "a string"); // the template shows the text alone
+    }
+    part.only("tool_calls", &["[]"]);
+    part.only("annotations", &["[]"]);
+    part.only("refusal", &[]);
+    part.only("audio", &[]);
+    part.only("function_call", &[]);
+    part.only("name", &[]);
+    Message { role, content: content.map(Content::text).unwrap_or_default() }
+}
+
+/// What a message says: text, or a list of pieces of text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Content {
+    Whole(String),
+    Pieces(Vec<Piece>),
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+enum Piece {
+    Text { text: String },
+}
+
+impl Content {
+    fn text(self) -> String {
+        match self {
+            Content::Whole(text) => text,
+            Content::Pieces(pieces) => {
+                pieces.into_iter().map(|Piece::Text { text }| text).collect()
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// Strings that end the text; `one` lets a single one stand for itself.
+pub fn stop(fields: &mut Fields, one: bool) -> Vec<String> {
+    let expected = if one { "a string or a list of strings" } else { "a list of strings" };
+    let stop = match fields.take("stop", expected) {
+        Some(OneOrMany::Many(stop)) => stop,
+        Some(OneOrMany::One(stop)) if one => vec![stop],
+        Some(OneOrMany::One(_)) => {
+            fields.wrong("stop", "type", &format!("is {expected}"));
+            Vec::new()
+        }
+        None => Vec::new(),
+    };
     if stop.len() > STOP_STRINGS_MAX {
-        fields.wrong("stop", "length", "has at most 4 strings");
+        fields.wrong("stop", "length", &format!("has at most {STOP_STRINGS_MAX} strings"));
     }
     if stop.iter().any(|s| !(1..=STOP_CHARS_MAX).contains(&s.chars().count())) {
-        fields.wrong("stop", "length", "each stop string has 1 to 32 characters");
+        let message = format!("each stop string has 1 to {STOP_CHARS_MAX} characters");
+        fields.wrong("stop", "length", &message);
     }
     stop
-}
-
-/// The fields of a JSON object, each still as it was written.
-struct Fields {
-    raw: Vec<(String, Box<RawValue>)>,
-    taken: HashSet<&'static str>,
-    wrong: Vec<Violation>,
-}
-
-impl<'de> Deserialize<'de> for Fields {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Pairs;
-        impl<'de> Visitor<'de> for Pairs {
-            type Value = Vec<(String, Box<RawValue>)>;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut pairs = Vec::new();
-                while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
-                }
-                Ok(pairs)
-            }
-        }
-        let raw = deserializer.deserialize_map(Pairs)?;
-        Ok(Fields { raw, taken: HashSet::new(), wrong: Vec::new() })
-    }
-}
-
-impl Fields {
-    fn read(body: &[u8]) -> Result<Self, Vec<Violation>> {
-        serde_json::from_slice(body).map_err(|e| {
-            let place =
-                format!("is a JSON object; line {}, column {} is not", e.line(), e.column());
-            vec![Violation::new("body", "json", &place)]
-        })
-    }
-
-    fn wrong(&mut self, field: &str, constraint: &str, message: &str) {
-        self.wrong.push(Violation::new(field, constraint, message));
-    }
-
-    /// Whether the field was given, even if it was null or wrong.
-    fn seen(&self, name: &str) -> bool {
-        self.raw.iter().any(|(known, _)| known == name)
-    }
-
-    /// The field's value, where it is there and of its type.
-    fn take<T: serde::de::DeserializeOwned>(
-        &mut self,
-        name: &'static str,
-        expected: &str,
-    ) -> Option<T> {
-        self.taken.insert(name);
-        let mut values = self.raw.iter().filter(|(known, _)| known == name).map(|(_, raw)| raw);
-        let value = values.next()?;
-        if values.next().is_some() {
-            self.wrong(name, "unique", "is given once");
-            return None;
-        }
-        match serde_json::from_str(value.get()) {
-            Ok(value) => Some(value),
-            Err(_) => {
-                self.wrong(name, "type", &format!("is {expected}"));
-                None
-            }
-        }
-    }
-
-    fn number(&mut self, name: &'static str, min: f64, max: f64) -> Option<f64> {
-        let expected = format!("a number from {min} to {max}");
-        let value: f64 = self.take(name, &expected)?;
-        if !(min..=max).contains(&value) {
-            self.wrong(name, "range", &format!("is {expected}"));
-        }
-        Some(value.abs()) // -0 is 0
-    }
-
-    fn integer(&mut self, name: &'static str, min: u64, max: u64) -> Option<u64> {
-        let expected = format!("an integer from {min} to {max}");
-        let value: u64 = self.take(name, &expected)?;
-        if !(min..=max).contains(&value) {
-            self.wrong(name, "range", &format!("is {expected}"));
-        }
-        Some(value)
-    }
-
-    fn finish(mut self) -> Vec<Violation> {
-        for (name, _) in &self.raw {
-            if !self.taken.contains(name.as_str()) {
-                self.wrong.push(Violation::new(name, "unknown", "is no field of this request"));
-            }
-        }
-        self.wrong
-    }
 }
 
 #[cfg(test)]
@@ -290,6 +278,31 @@ mod tests {
         check(r#"{"prompt":"a"}"#, &[("max_tokens", "required")]);
         check(r#"{"prompt":"a","max_tokens":1,"stop":["","a"]}"#, &[("stop", "length")]);
         check(r#"{"prompt":"a","max_tokens":1,"job_id":"a b"}"#, &[("job_id", "pattern")]);
+        check(r#"{"prompt":"a","max_tokens":1,"stop":"a"}"#, &[("stop", "type")]);
+    }
+
+    #[test]
+    fn messages_are_checked_one_by_one() {
+        check(r#"{"messages":[{"role":"user","content":"a"}],"max_tokens":1}"#, &[]);
+        check(
+            r#"{"messages":[{"role":"developer","content":[{"type":"text","text":"a"}]},
+                {"role":"assistant","content":"a","refusal":null,"tool_calls":[]}],"max_tokens":1}"#,
+            &[],
+        );
+        check(
+            r#"{"messages":[{"role":"bee","content":"a"},{"role":"user"},
+                {"role":"user","content":[{"type":"image_url","image_url":{}}]},
+                {"role":"user","content":"a","name":"b","buzz":1}],"max_tokens":1}"#,
+            &[
+                ("messages[0].role", "role"),
+                ("messages[1].content", "required"),
+                ("messages[2].content", "type"),
+                ("messages[3].name", "unsupported"),
+                ("messages[3].buzz", "unknown"),
+            ],
+        );
+        check(r#"{"messages":[],"max_tokens":1}"#, &[("messages", "length")]);
+        check(r#"{"messages":"a","max_tokens":1}"#, &[("messages", "type")]);
     }
 
     #[test]

@@ -1,72 +1,174 @@
-//! How the worker is: `/health`, `/ready`, `/shutdown`. Never waits for the engine.
+//! How the worker is: `/health`, `/ready`, `/metrics`, `/shutdown`. Never waits for the engine.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::App;
 use super::problem::Problem;
+use crate::measure::Gauges;
 use crate::narration::Fact;
 use crate::narration::facts::{HealthChecked, WorkerState};
 
-/// `GET /health`: the process works.
-pub async fn health(State(app): State<Arc<App>>) -> Json<Value> {
-    let state = told_state(&app);
-    let (active, queued) = app.queue.lengths();
-    let mut body = json!({
-        "status": state,
-        "worker_id": app.narrator.worker_id(),
-        "version": env!("CARGO_PKG_VERSION"),
-        "uptime_seconds": app.life.began.elapsed().as_secs(),
-        "active_jobs": active,
-        "queued_jobs": queued,
-        "filter_generation": app.chains.current().generation(),
-        "resident_bytes": app.pulse.resident_bytes.load(Ordering::Relaxed),
-    });
-    if let (Some(model), Some(fields)) = (app.model.get(), body.as_object_mut()) {
-        let profile = &model.profile;
-        fields.insert("model".into(), json!(profile.name));
-        fields.insert("architecture".into(), json!(profile.architecture));
-        fields.insert("quantization".into(), json!(profile.quantization));
-        fields.insert("vocabulary".into(), json!(profile.vocabulary));
-        fields.insert("context_length".into(), json!(profile.context_length));
-        fields.insert("device".into(), json!(model.device));
-    }
-    Json(body)
+/// How the worker is, and what it has.
+#[derive(Serialize, ToSchema)]
+pub struct Health {
+    /// How it is.
+    pub status: WorkerState,
+    /// Its name.
+    pub worker_id: String,
+    /// Its version.
+    pub version: &'static str,
+    /// Age of the process, s.
+    pub uptime_seconds: u64,
+    /// Jobs that the engine computes.
+    pub active_jobs: usize,
+    /// Jobs that wait for it.
+    pub queued_jobs: usize,
+    /// Which chain of filters is in service; counts reloads.
+    pub filter_generation: u64,
+    /// Memory of the model and its caches, bytes.
+    pub resident_bytes: u64,
+    /// Name of the model, as soon as it is loaded, like all that follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub model: Option<String>,
+    /// Its architecture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub architecture: Option<String>,
+    /// Quantization of most weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub quantization: Option<String>,
+    /// Tokens in its vocabulary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub vocabulary: Option<u32>,
+    /// Longest sequence, tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub context_length: Option<u32>,
+    /// What computes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub device: Option<String>,
+}
+
+/// Whether the worker takes work.
+#[derive(Serialize, ToSchema)]
+pub struct Readiness {
+    /// How it is.
+    pub state: WorkerState,
+    /// How far the model is, while it is being loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loading: Option<Loading>,
+}
+
+/// How far loading the model is.
+#[derive(Serialize, ToSchema)]
+pub struct Loading {
+    /// Bytes read.
+    pub bytes_done: u64,
+    /// Bytes to read in all.
+    pub bytes_total: u64,
+}
+
+/// The worker will end.
+#[derive(Serialize, ToSchema)]
+pub struct Shutdown {
+    /// Always `shutting_down`.
+    #[schema(example = "shutting_down")]
+    pub status: &'static str,
+    /// What running jobs have to finish, s.
+    pub timeout_seconds: u64,
+}
+
+/// `GET /health`: the process works. Never waits for the engine.
+#[utoipa::path(
+    get, path = "/health", operation_id = "health", tag = "worker",
+    responses((status = 200, description = "It works", body = Health))
+)]
+pub async fn health(State(app): State<Arc<App>>) -> Json<Health> {
+    let (active_jobs, queued_jobs) = app.queue.lengths();
+    let profile = app.model.get().map(|model| &model.profile);
+    Json(Health {
+        status: told_state(&app),
+        worker_id: app.narrator.worker_id().to_owned(),
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_seconds: app.life.began.elapsed().as_secs(),
+        active_jobs,
+        queued_jobs,
+        filter_generation: app.chains.current().generation(),
+        resident_bytes: app.pulse.resident_bytes.load(Ordering::Relaxed),
+        model: profile.map(|profile| profile.name.clone()),
+        architecture: profile.map(|profile| profile.architecture.clone()),
+        quantization: profile.map(|profile| profile.quantization.clone()),
+        vocabulary: profile.map(|profile| profile.vocabulary),
+        context_length: profile.map(|profile| profile.context_length),
+        device: app.model.get().map(|model| model.device.clone()),
+    })
 }
 
 /// `GET /ready`: 200 only while the worker takes work.
-pub async fn ready(State(app): State<Arc<App>>) -> Response {
+#[utoipa::path(
+    get, path = "/ready", operation_id = "ready", tag = "worker",
+    responses(
+        (status = 200, description = "It takes work", body = Readiness),
+        (status = 503, description = "It does not, and says why", body = Readiness),
+    )
+)]
+pub async fn ready(State(app): State<Arc<App>>) -> (StatusCode, Json<Readiness>) {
     let state = told_state(&app);
     let status = match state {
         WorkerState::Ready => StatusCode::OK,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let mut body = json!({ "state": state });
-    if state == WorkerState::Loading {
-        let (done, total) = &app.life.loading;
-        body["loading"] = json!({
-            "bytes_done": done.load(Ordering::Relaxed),
-            "bytes_total": total.load(Ordering::Relaxed),
-        });
-    }
-    (status, Json(body)).into_response()
+    let (done, total) = &app.life.loading;
+    let loading = (state == WorkerState::Loading).then(|| Loading {
+        bytes_done: done.load(Ordering::Relaxed),
+        bytes_total: total.load(Ordering::Relaxed),
+    });
+    (status, Json(Readiness { state, loading }))
+}
+
+/// `GET /metrics`: everything measured, for Prometheus.
+#[utoipa::path(
+    get, path = "/metrics", operation_id = "metrics", tag = "worker",
+    responses((status = 200, description = "Prometheus' text format 0.0.4",
+        content_type = "text/plain", body = String))
+)]
+pub async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let (active_jobs, queue_depth) = app.queue.lengths();
+    let text = app.exporter.text(&Gauges {
+        active_jobs,
+        queue_depth,
+        resident_bytes: app.pulse.resident_bytes.load(Ordering::Relaxed),
+        uptime: app.life.began.elapsed(),
+    });
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
 /// `POST /shutdown`: the worker lets running jobs finish and ends.
-pub async fn shutdown(State(app): State<Arc<App>>) -> Result<(StatusCode, Json<Value>), Problem> {
+#[utoipa::path(
+    post, path = "/shutdown", operation_id = "shutdown", tag = "worker",
+    responses((status = 202, description = "It takes no more work, and ends", body = Shutdown))
+)]
+pub async fn shutdown(
+    State(app): State<Arc<App>>,
+) -> Result<(StatusCode, Json<Shutdown>), Problem> {
     if app.life.state() == WorkerState::Draining || app.shutdown.try_send(()).is_err() {
         let detail = "the worker is shutting down already";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
     }
-    let seconds = app.grace_ms.div_ceil(1_000);
-    let body = json!({ "status": "shutting_down", "timeout_seconds": seconds });
-    Ok((StatusCode::ACCEPTED, Json(body)))
+    let timeout_seconds = app.grace_ms.div_ceil(1_000);
+    Ok((StatusCode::ACCEPTED, Json(Shutdown { status: "shutting_down", timeout_seconds })))
 }
 
 /// The state, told as a fact where it differs from the last one told.

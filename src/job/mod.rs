@@ -82,7 +82,7 @@ pub trait Constraint: Send {
 }
 
 /// What happens to a job whose last reader is gone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnDisconnect {
     /// It ends.
@@ -108,6 +108,8 @@ pub struct Job {
     pub cancel: Cancel,
     /// When it ends at the latest.
     pub deadline: Instant,
+    /// When it ends at the latest if the engine has not taken it up.
+    pub wait_until: Instant,
     /// When it was accepted.
     pub accepted: Instant,
 }
@@ -118,6 +120,12 @@ impl Job {
         self.cancel
             .by()
             .or_else(|| (Instant::now() >= self.deadline).then_some(CancelledBy::Deadline))
+    }
+
+    /// The same while it waits, which it may not do for ever.
+    pub fn ended_waiting_by(&self) -> Option<CancelledBy> {
+        self.ended_by()
+            .or_else(|| (Instant::now() >= self.wait_until).then_some(CancelledBy::Deadline))
     }
 }
 

@@ -75,13 +75,19 @@ impl Queue {
         let mut inner = self.lock();
         let (ended, waiting) = std::mem::take(&mut inner.waiting)
             .into_iter()
-            .partition(|job| job.ended_by().is_some());
+            .partition(|job| job.ended_waiting_by().is_some());
         inner.waiting = waiting;
         let ended: VecDeque<Job> = ended;
         if !ended.is_empty() {
             self.changed.notify_all();
         }
         ended.into()
+    }
+
+    /// The place of the job of that name among those that wait, from 1.
+    pub fn position(&self, job_id: &str) -> Option<usize> {
+        let named = |job: &Job| job.feed.scope().job_id.as_deref() == Some(job_id);
+        self.lock().waiting.iter().position(named).map(|at| at + 1)
     }
 
     /// Jobs running and waiting.

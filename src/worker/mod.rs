@@ -21,7 +21,8 @@ use crate::error::{Error, Kind, Result};
 use crate::filter::{Chains, Host, watch};
 use crate::http::{self, Access, App, Life, Model};
 use crate::job::{Queue, Registry};
-use crate::limits::STDOUT_FLUSH_MS;
+use crate::limits::{METRICS_TIDY_MS, STDOUT_FLUSH_MS};
+use crate::measure::{self, Exporter};
 use crate::narration::facts::{
     BindFailed, CancelledBy, ModelLoadFailed, ServerBound, ServerShutdown, ServerStarted,
     ShutdownCause, Startup, WorkerState,
@@ -34,6 +35,7 @@ pub fn run(config: Config) -> Result<()> {
         .map_err(|e| Error::new(Kind::Internal, "the async runtime can't start").because(e))?;
     // Before anything that takes time, so that no moment is left in which a signal just kills.
     let signs = runtime.block_on(async { Signs::new(config.exit_with_parent) })?;
+    let exporter = measure::install()?;
     let pipeline = Pipeline::new();
     let narrator = Narrator::new(config.worker_id.clone(), pipeline.clone());
     narrator.tell(Fact::Startup(Startup {
@@ -59,10 +61,20 @@ pub fn run(config: Config) -> Result<()> {
     }
     pipeline.start(&chains, &narrator, &stdout)?;
     watch::spawn(Arc::clone(&chains), narrator.clone())?;
-    let result = runtime.block_on(serve(config, signs, &pipeline, &narrator, &chains));
+    runtime.spawn(tidy(exporter.clone()));
+    let result = runtime.block_on(serve(config, signs, exporter, &pipeline, &narrator, &chains));
     runtime.shutdown_background();
     flush(&pipeline, &stdout);
     result
+}
+
+/// Keeps what is measured from piling up.
+async fn tidy(exporter: Exporter) {
+    let mut times = tokio::time::interval(Duration::from_millis(METRICS_TIDY_MS));
+    loop {
+        times.tick().await;
+        exporter.tidy();
+    }
 }
 
 /// Gets the last words out.
@@ -76,6 +88,7 @@ fn flush(pipeline: &Pipeline, stdout: &Stdout) {
 async fn serve(
     config: Config,
     mut signs: Signs,
+    exporter: Exporter,
     pipeline: &Arc<Pipeline>,
     narrator: &Narrator,
     chains: &Arc<Chains>,
@@ -93,10 +106,17 @@ async fn serve(
         queue: Arc::new(Queue::new(config.queue)),
         pulse: Arc::default(),
         model: OnceLock::new(),
+        exporter,
+        aliases: config.aliases.clone(),
         life: Life::new(address),
         stall: Duration::from_millis(config.stall_ms),
-        access: Access { token: config.token.clone(), hosts: config.hosts.clone() },
+        access: Access {
+            token: config.token.clone(),
+            hosts: config.hosts.clone(),
+            origins: config.origins.clone(),
+        },
         job_timeout_ms: config.timeout_ms,
+        wait_ms: config.queue_timeout_ms,
         shutdown: ask_shutdown,
         grace_ms: config.grace_ms,
     });

@@ -50,7 +50,10 @@ async fn bad_requests_are_refused_by_name_and_not_repeated() {
         (json!({"prompt": secret, "max_tokens": 5, "surprise": secret}), "surprise"),
         (json!({"prompt": secret, "max_tokens": 512}), "max_tokens"),
         (json!({"prompt": secret, "max_tokens": 5, "top_k": 100_000}), "top_k"),
-        (json!({"messages": [{"role": "bee", "content": secret}], "max_tokens": 5}), "messages"),
+        (
+            json!({"messages": [{"role": "bee", "content": secret}], "max_tokens": 5}),
+            "messages[0].role",
+        ),
     ];
     for (body, field) in cases {
         let response = worker.post("/execute", &body).await;

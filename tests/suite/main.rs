@@ -7,9 +7,14 @@ mod gguf;
 mod worker;
 
 mod bad_input;
+mod contract;
 mod facts;
 mod filters;
+mod guard;
+mod jobs;
 mod life;
+mod metrics;
+mod openai;
 mod playground;
 mod real_model;
 mod stream;

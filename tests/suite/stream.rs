@@ -24,7 +24,7 @@ pub fn long_job(job_id: &str) -> Value {
 }
 
 /// The first frames of a stream, up to the first token.
-async fn until_token(response: &mut reqwest::Response) -> Vec<Frame> {
+pub async fn until_token(response: &mut reqwest::Response) -> Vec<Frame> {
     let (mut text, mut frames) = (Vec::new(), Vec::new());
     while !frames.iter().any(|frame: &Frame| frame.event == "token") {
         let bytes = response.chunk().await.expect("it does not break").expect("it goes on");

@@ -4,11 +4,12 @@
 use std::path::{Path, PathBuf};
 
 /// The rooms in order; a room may use those before it.
-const LAYERS: [&str; 12] = [
+const LAYERS: [&str; 13] = [
     "limits",
     "error",
     "private",
     "files",
+    "measure",
     "narration",
     "filter",
     "delivery",

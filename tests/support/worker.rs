@@ -105,10 +105,15 @@ impl Worker {
 
     /// The first narration for which `is` holds, as soon as it is told.
     pub fn wait(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        self.wait_after(0, what, is)
+    }
+
+    /// The same among those after the first `before`.
+    pub fn wait_after(&self, before: usize, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         let told = self.told.0.lock().expect("no reader panics");
-        let missing = |told: &mut Vec<Value>| !told.iter().any(&is);
+        let missing = |told: &mut Vec<Value>| !told.iter().skip(before).any(&is);
         let (told, _) = self.told.1.wait_timeout_while(told, PATIENCE, missing).expect("no panic");
-        told.iter().find(|value| is(value)).cloned().unwrap_or_else(|| {
+        told.iter().skip(before).find(|value| is(value)).cloned().unwrap_or_else(|| {
             panic!(
                 "{what} was never told; told were {:?}",
                 told.iter().map(kind).collect::<Vec<_>>()

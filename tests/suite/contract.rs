@@ -1,0 +1,35 @@
+//! Promise: the contract over HTTP is written down as it is, and the worker hands it out.
+
+use std::process::Command;
+
+use crate::worker::{BINARY, Worker};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openapi_yaml_is_fresh_and_the_worker_serves_it() {
+    let printed = Command::new(BINARY).arg("openapi").output().expect("the binary can be run");
+    assert!(printed.status.success());
+    let printed = String::from_utf8(printed.stdout).expect("UTF-8");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.yaml");
+    let kept = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        printed == kept,
+        "openapi.yaml is stale: run `make openapi` and look at the difference"
+    );
+    let worker = Worker::tiny(&[]).await;
+    let get = |path: &str| worker.client.get(worker.url(path)).send();
+    let served = get("/openapi.yaml").await.expect("it answers");
+    assert_eq!(served.headers()["content-type"], "application/yaml");
+    assert_eq!(served.text().await.expect("a body"), printed);
+    let docs = get("/docs").await.expect("it answers"); // follows the redirect to the folder
+    assert_eq!(docs.status(), 200);
+    let page = docs.text().await.expect("a body");
+    assert!(page.contains("swagger-ui"), "{page}");
+    for link in
+        page.split(['"', '\'']).filter(|part| part.ends_with(".js") || part.ends_with(".css"))
+    {
+        assert!(!link.starts_with("http") && !link.starts_with("//"), "{link} is from elsewhere");
+        let file = get(&format!("/docs/{}", link.trim_start_matches("./"))).await;
+        assert_eq!(file.expect("it answers").status(), 200, "{link}");
+    }
+    assert_eq!(get("/docs/nothing").await.expect("it answers").status(), 404);
+}
