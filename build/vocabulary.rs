@@ -81,6 +81,7 @@ fn define(
                 "    {DERIVES}{serde}    #[component(record)]\n    pub struct {rust} {{\n"
             );
             let (mut sample, mut strings) = (String::new(), String::new());
+            let mut cases = String::new();
             for field in &record.fields {
                 docs(code, &field.docs, "        ");
                 let _ = writeln!(code, "        #[component(name = \"{}\")]", field.name);
@@ -95,9 +96,18 @@ fn define(
                 let _ = write!(sample, "{}: {value}, ", snake(&field.name));
                 let place = format!("self.{}", snake(&field.name));
                 texts_of(&mut strings, resolve, &field.ty, &place, true);
+                if is_enum(resolve, &field.ty) {
+                    let _ = writeln!(
+                        cases,
+                        "            cases.extend({ty}::ALL.iter().skip(1).map(|case| Self {{ {}: \
+                         *case, ..Self::sample() }}));",
+                        snake(&field.name)
+                    );
+                }
             }
             code.push_str("    }\n");
             impl_sample(code, &rust, &format!("{rust} {{ {sample}}}"));
+            impl_cases(code, &rust, &cases);
             let _ = write!(
                 code,
                 "    impl {rust} {{\n        /// Shows every text inside to `change`.\n        \
@@ -123,6 +133,14 @@ fn define(
             }
             code.push_str("    }\n");
             impl_sample(code, &rust, &format!("{rust}::{}", camel(&cases.cases[0].name)));
+            let all: Vec<String> =
+                cases.cases.iter().map(|case| format!("Self::{}", camel(&case.name))).collect();
+            let _ = write!(
+                code,
+                "    impl {rust} {{\n        /// Every case, in the order of the contract.\n        \
+                 pub const ALL: &[Self] = &[{}];\n    }}\n",
+                all.join(", ")
+            );
         }
         TypeDefKind::Variant(variant) => define_variant(code, resolve, &rust, variant)?,
         TypeDefKind::Flags(flags) => {
@@ -158,7 +176,7 @@ fn define_variant(
          pub enum {rust} {{\n"
     );
     let (mut kinds, mut names, mut samples) = (String::new(), String::new(), String::new());
-    let mut texts = String::new();
+    let (mut texts, mut cases) = (String::new(), String::new());
     for case in &variant.cases {
         let Some(ty) = &case.ty else {
             return Err(format!("{rust}.{}: every case carries a record", case.name));
@@ -170,6 +188,10 @@ fn define_variant(
         let _ = write!(names, "\"{kind}\", ");
         let _ = writeln!(texts, "                {rust}::{camel}(fields) => fields.texts(change),");
         let _ = write!(samples, "{rust}::{camel}({ty}::sample()), ");
+        let _ = writeln!(
+            cases,
+            "            cases.extend({ty}::cases().into_iter().map({rust}::{camel}));"
+        );
     }
     let _ = write!(
         code,
@@ -182,7 +204,24 @@ fn define_variant(
          /// Shows every text inside to `change`.\n        pub fn texts(&mut self, change: &mut dyn \
          FnMut(&mut String)) {{\n            match self {{\n{texts}            }}\n        }}\n    }}\n"
     );
+    let _ = write!(
+        code,
+        "    impl {rust} {{\n        /// One of every kind, and one more for each further case of \
+         an enum in it.\n        pub fn cases() -> Vec<{rust}> {{\n            \
+         let mut cases = Vec::new();\n{cases}            cases\n        }}\n    }}\n"
+    );
     Ok(())
+}
+
+/// Writes `cases`: a sample, and one more for each further case of an enum among the fields.
+fn impl_cases(code: &mut String, rust: &str, cases: &str) {
+    let keyword = if cases.is_empty() { "" } else { "mut " };
+    let _ = write!(
+        code,
+        "    impl {rust} {{\n        /// A sample, and one more for each further case of an enum \
+         in it.\n        pub fn cases() -> Vec<Self> {{\n            let {keyword}cases = \
+         vec![Self::sample()];\n{cases}            cases\n        }}\n    }}\n"
+    );
 }
 
 fn impl_sample(code: &mut String, rust: &str, value: &str) {
@@ -239,6 +278,10 @@ fn texts_of(code: &mut String, resolve: &Resolve, ty: &Type, place: &str, owned:
         },
         _ => {}
     }
+}
+
+fn is_enum(resolve: &Resolve, ty: &Type) -> bool {
+    matches!(ty, Type::Id(id) if matches!(resolve.types[*id].kind, TypeDefKind::Enum(_)))
 }
 
 fn is_option(resolve: &Resolve, ty: &Type) -> bool {

@@ -44,6 +44,9 @@ pub struct ServeFlags {
     /// Folder with filters: filters.toml, or *.wasm after the built-in ones
     #[arg(long, env = "RBEES_FILTERS", value_name = "DIR")]
     filters: Option<PathBuf>,
+    /// Record every fact as it is before any filter, for `filter replay`; the file is its owner's alone
+    #[arg(long, env = "RBEES_RECORD", value_name = "FILE")]
+    record: Option<PathBuf>,
     /// How narrations look on stdout [default: human on a terminal, else json]
     #[arg(long, env = "RBEES_NARRATION", value_enum)]
     narration: Option<NarrationForm>,
@@ -120,6 +123,8 @@ pub struct Config {
     pub address: SocketAddr,
     /// Folder with filters.
     pub filters: Option<PathBuf>,
+    /// Where told facts are recorded, if anywhere.
+    pub record: Option<PathBuf>,
     /// How narrations look on stdout.
     pub form: Form,
     /// The pool manager, where there is one.
@@ -223,6 +228,7 @@ impl ServeFlags {
             worker_id,
             address: SocketAddr::new(host, flags.port.unwrap_or(PORT)),
             filters: flags.filters,
+            record: flags.record,
             form: match flags.narration {
                 Some(NarrationForm::Json) => Form::Json,
                 Some(NarrationForm::Human) => Form::Human,
@@ -328,7 +334,10 @@ fn web_url(flag: &str, url: &str) -> Result<reqwest::Url> {
 }
 
 /// The token from its file, or else from the environment.
-fn token(file: Option<PathBuf>) -> Result<Option<Private>> {
+///
+/// # Errors
+/// Where the file can't be read or either holds none.
+pub fn token(file: Option<PathBuf>) -> Result<Option<Private>> {
     let (text, from) = match file {
         Some(path) => (
             file::text("--api-token-file", &path, TOKEN_FILE_BYTES_MAX, "one line with the token")?,

@@ -53,6 +53,11 @@ pub const RELOAD_DEBOUNCE_MS: u64 = 50;
 /// Period of the poll that finds changes where no file events come, ms.
 pub const RELOAD_POLL_MS: u64 = 2_000;
 
+/// Time that a worker has to say what its chain is, ms.
+pub const LIST_MS_MAX: u64 = 10_000;
+/// What it says, bytes.
+pub const LIST_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 // Delivery --------------------------------------------------------------------------------------
 
 /// Threads that run filters.
@@ -63,6 +68,12 @@ pub const LANE_FACTS_MAX: usize = 4_096;
 pub const STDOUT_LINES_MAX: usize = 4_096;
 /// Time that the last lines have to get out when the worker ends, ms.
 pub const STDOUT_FLUSH_MS: u64 = 1_000;
+/// Facts waiting to be recorded; more are counted as lost.
+pub const RECORD_FACTS_MAX: usize = 4_096;
+/// Longest line of a recording, bytes.
+pub const RECORD_LINE_BYTES_MAX: usize = 1024 * 1024;
+/// Size at which a recording is set aside and a new one begun, bytes.
+pub const RECORD_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Frames of one job besides its tokens and its progress narrations.
 pub const FRAMES_BESIDE_TOKENS_MAX: usize = 4_096;
 /// Time that an answer waits for its narration to be worded, ms.
@@ -268,6 +279,7 @@ const _: () = {
     assert!(SLOTS <= SLOTS_MAX && KV_MIB <= KV_MIB_MAX);
     assert!(HEARTBEAT_S <= HEARTBEAT_S_MAX && CALLBACK_TRY_MS < HEARTBEAT_S * 1_000);
     assert!(URI_BYTES_MAX < HEADER_BYTES_MAX);
+    assert!(RECORD_FILE_BYTES_MAX >= RECORD_LINE_BYTES_MAX as u64);
     assert!(KEEP_ALIVE_MS <= WRITE_STALL_MS_MAX);
     assert!(BODY_BYTES_MAX >= PROMPT_CHARS_MAX * 12);
     assert!(FILTER_RETURN_BYTES_MAX >= FACT_CHARS_MAX * VIOLATIONS_MAX * 4);

@@ -6,7 +6,7 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     match rbees_workerd::cli::run(rbees_workerd::cli::Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("rbees-workerd: {error}");
             tracing::debug!(trail = error.trail(), "why");

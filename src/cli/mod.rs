@@ -1,6 +1,9 @@
 //! The command line: flags as typed, a subcommand each. Hands over to the parts; does nothing itself.
 
+mod filter;
+
 use std::io::{IsTerminal as _, Write as _, stderr, stdout};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -27,19 +30,25 @@ enum Command {
     Serve(Box<ServeFlags>),
     /// Print the contract over HTTP as an OpenAPI document (YAML)
     Openapi,
+    /// Check, try, measure and make filters
+    #[command(subcommand)]
+    Filter(filter::FilterCommand),
 }
 
-/// Runs what was asked for.
-pub fn run(cli: Cli) -> Result<()> {
+/// Runs what was asked for; the code is for a subcommand that did its work and has something to say by it.
+pub fn run(cli: Cli) -> Result<ExitCode> {
     log_to_stderr(cli.verbose);
     match cli.command {
         Command::Openapi => {
             let text = contract::yaml()?;
-            stdout().write_all(text.as_bytes()).map_err(|e| {
+            stdout().write_all(text.as_bytes()).map(|()| ExitCode::SUCCESS).map_err(|e| {
                 Error::new(Kind::Internal, "the document can't be written to stdout").because(e)
             })
         }
-        Command::Serve(flags) => worker::run(flags.validate(stdout().is_terminal())?),
+        Command::Serve(flags) => {
+            worker::run(flags.validate(stdout().is_terminal())?).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Filter(command) => filter::run(command),
     }
 }
 

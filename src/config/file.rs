@@ -27,7 +27,8 @@ pub fn read(path: &Path) -> Result<ServeFlags> {
         flags.api_token_file = None; // the environment wins over the file, here too
     }
     let folder = path.parent().unwrap_or(Path::new(""));
-    for path in [&mut flags.model, &mut flags.filters, &mut flags.api_token_file] {
+    for path in [&mut flags.model, &mut flags.filters, &mut flags.record, &mut flags.api_token_file]
+    {
         *path = path.take().map(|path| folder.join(path));
     }
     Ok(flags)
@@ -50,6 +51,7 @@ impl ServeFlags {
             host: flags.host.or(self.host),
             port: flags.port.or(self.port),
             filters: flags.filters.or(self.filters),
+            record: flags.record.or(self.record),
             narration: flags.narration.or(self.narration),
             callback_url: flags.callback_url.or(self.callback_url),
             advertise: flags.advertise.or(self.advertise),

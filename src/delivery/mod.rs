@@ -3,11 +3,15 @@
 
 pub mod event;
 pub mod frame;
+#[cfg(test)]
+mod hostile;
 pub mod job_log;
 pub mod pipeline;
+pub mod record;
 pub mod stdout;
 
 pub use event::Event;
 pub use job_log::{JobLog, Reader};
 pub use pipeline::{Feed, Pipeline};
+pub use record::Recorder;
 pub use stdout::{Form, Stdout};

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::event::{Code, End, Event, Failure, Metrics, Token, TokenLogprob};
 use super::job_log::JobLog;
+use super::record::Recorder;
 use super::stdout::Stdout;
 use crate::error::{Error, Kind, Result};
 use crate::filter::{Chains, Instances, Verdict};
@@ -49,6 +50,7 @@ pub struct Pipeline {
     lanes: Vec<Lane>,
     jobs: AtomicU64,
     lost: AtomicU64,
+    recorder: OnceLock<Recorder>,
 }
 
 #[derive(Default)]
@@ -68,7 +70,17 @@ impl Pipeline {
     /// Lanes without workers yet; what is handed in waits.
     pub fn new() -> Arc<Self> {
         let lanes = (0..LANES).map(|_| Lane::default()).collect();
-        Arc::new(Pipeline { lanes, jobs: AtomicU64::new(0), lost: AtomicU64::new(0) })
+        Arc::new(Pipeline {
+            lanes,
+            jobs: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            recorder: OnceLock::new(),
+        })
+    }
+
+    /// Has every fact recorded from now on, as it is before any filter. To be called once.
+    pub fn record_to(&self, recorder: Recorder) {
+        drop(self.recorder.set(recorder));
     }
 
     /// Starts the threads.
@@ -118,6 +130,9 @@ impl Pipeline {
             let left = until.saturating_duration_since(Instant::now());
             let busy = |mailbox: &mut Mailbox| !mailbox.items.is_empty() || mailbox.working;
             drop(lane.changed.wait_timeout_while(lane.lock(), left, busy));
+        }
+        if let Some(recorder) = self.recorder.get() {
+            recorder.flush(until.saturating_duration_since(Instant::now()));
         }
     }
 
@@ -292,6 +307,9 @@ impl LaneWorker {
     /// Leads one fact through the chain and writes it to stdout where it goes there; returns its JSON
     /// where it goes to the user.
     fn narrate(&self, told: Told, instances: &mut Instances) -> Option<String> {
+        if let Some(recorder) = self.pipeline.recorder.get() {
+            recorder.record(&told);
+        }
         let Told { context, narration } = told;
         let chain = self.chains.current();
         let mut tell = |fact| self.narrator.tell(fact);
@@ -325,6 +343,7 @@ impl LaneWorker {
         let lost = [
             (self.stdout.take_lost(), "stdout"),
             (Some(self.pipeline.lost.swap(0, Ordering::Relaxed)).filter(|n| *n > 0), "pipeline"),
+            (self.pipeline.recorder.get().and_then(Recorder::take_lost), "record"),
         ];
         for (count, sink) in lost {
             if let Some(count) = count {

@@ -60,6 +60,12 @@ impl Component {
         &self.description
     }
 
+    /// What it imports, by name.
+    pub fn imports(&self, host: &Host) -> Vec<String> {
+        let ty = self.pre.instance_pre().component().component_type();
+        ty.imports(host.engine()).map(|(name, _)| name.to_owned()).collect()
+    }
+
     /// Whether it wants facts of this kind.
     pub fn wants(&self, kind: &str) -> bool {
         self.kinds.as_ref().is_none_or(|kinds| kinds.contains(kind))
@@ -111,6 +117,11 @@ impl Instance {
         allow(&mut store, limit);
         let bindings = pre.instantiate(&mut store).map_err(|e| failed("start", limit, &e))?;
         Ok(Instance { store, bindings })
+    }
+
+    /// Linear memory that the instance holds.
+    pub fn memory_bytes(&self) -> usize {
+        self.store.data().memory_bytes()
     }
 
     fn describe(&mut self) -> Result<Description, Failure> {

@@ -9,7 +9,7 @@ use rustix::time::{ClockId, clock_gettime};
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{
     Config, Engine, EngineWeak, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
-    Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline,
+    ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline,
 };
 
 use crate::error::{Error, Kind, Result};
@@ -42,7 +42,7 @@ pub struct Host {
 /// What one instance carries with it on the host's side.
 pub struct State {
     filter: Arc<str>,
-    limits: StoreLimits,
+    limits: Limits,
     lines_logged: u32,
     /// CPU time that the running call may still take, once it was seen to take long.
     budget: Duration,
@@ -94,7 +94,7 @@ impl Host {
             .build();
         let state = State {
             filter: Arc::clone(filter),
-            limits,
+            limits: Limits { bounds: limits, memory_bytes: 0 },
             lines_logged: 0,
             budget: Duration::ZERO,
             began: None,
@@ -115,7 +115,62 @@ pub fn allow(store: &mut Store<State>, limit: Duration) {
     store.set_epoch_deadline(1);
 }
 
+/// The bounds of an instance, and how much memory it has come to hold.
+struct Limits {
+    bounds: StoreLimits,
+    memory_bytes: usize,
+}
+
+impl ResourceLimiter for Limits {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let grows = self.bounds.memory_growing(current, desired, maximum)?;
+        if grows {
+            self.memory_bytes += desired.saturating_sub(current);
+        }
+        Ok(grows)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        self.bounds.table_growing(current, desired, maximum)
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.bounds.memory_grow_failed(error)
+    }
+
+    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.bounds.table_grow_failed(error)
+    }
+
+    fn instances(&self) -> usize {
+        self.bounds.instances()
+    }
+
+    fn tables(&self) -> usize {
+        self.bounds.tables()
+    }
+
+    fn memories(&self) -> usize {
+        self.bounds.memories()
+    }
+}
+
 impl State {
+    /// Linear memory that the instance holds.
+    pub const fn memory_bytes(&self) -> usize {
+        self.limits.memory_bytes
+    }
+
     /// Whether a call that still runs after a tick may go on. What counts is the CPU time of its
     /// thread: a call that only waits for a core on a busy machine is not the filter's fault.
     fn overtime(&mut self) -> UpdateDeadline {

@@ -107,7 +107,7 @@ pub fn read(folder: Option<&Path>) -> Result<Vec<Spec>, Failure> {
 }
 
 fn defaults() -> Vec<Spec> {
-    builtin::NAMES
+    builtin::DEFAULT
         .iter()
         .map(|name| plain((*name).into(), Source::Builtin((*name).into())))
         .collect()
@@ -228,7 +228,7 @@ mod tests {
         check("[[filter]]\nbuiltin = \"redact\"\n[[filter]]\npath = \"a/b.wasm\"", "redact,b");
         check("[[filter]]\nbuiltin = \"redact\"\nenabled = false", "");
         check("[[filter]]\nbuiltin = \"redact\"\ncolour = 1", "line 3");
-        check("[[filter]]\nbuiltin = \"none\"", "there are storyteller, redact");
+        check("[[filter]]\nbuiltin = \"none\"", "there are storyteller, redact, throttle");
         check("[[filter]]", "either `path` or `builtin`");
         check("[[filter]]\nbuiltin = \"redact\"\ntimeout = 0", "`timeout` is 1 to");
         check("[[filter]]\nbuiltin = \"redact\"\nmemory = 4096", "`memory` is 1 to");

@@ -7,6 +7,7 @@ pub mod component;
 pub mod host;
 pub mod manifest;
 pub mod reload;
+pub mod trial;
 pub mod watch;
 
 pub use chain::{Chain, Instances, Verdict};

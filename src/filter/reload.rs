@@ -13,11 +13,12 @@ use super::chain::{Chain, Entry, OnFailure};
 use super::component::{Component, Failure, digest};
 use super::host::Host;
 use super::manifest::{self, Source, Spec};
+use super::trial;
 use crate::error::{Error, Kind, Result};
 use crate::files;
 use crate::limits::FILTER_FILE_BYTES_MAX;
 use crate::narration::facts::{FilterLoaded, FilterRejected};
-use crate::narration::{Fact, Narrator, Outlet, Scope, Told, fact};
+use crate::narration::{Fact, Narrator, fact};
 
 /// The chain in service, and how the next one is made.
 pub struct Chains {
@@ -177,7 +178,8 @@ fn same(a: &Entry, b: &Entry) -> bool {
     a.name == b.name && a.component.digest() == b.component.digest() && a.config == b.config
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
+/// The bytes of a filter's file, at most as many as are loaded.
+pub fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
     let unreadable = |e: std::io::Error| Failure(format!("can't be read: {e}"));
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err(Failure("is no ordinary file".into()));
@@ -191,7 +193,7 @@ fn try_on_samples(host: &Host, entry: &Entry) -> Result<(), Failure> {
     let mut instance = entry.start(host)?;
     for sample in Fact::samples() {
         let kind = sample.kind();
-        let told = trial(sample);
+        let told = trial::told(sample);
         if entry.component.wants(kind) {
             instance
                 .narrate(&told.context, &told.narration, entry.timeout)
@@ -201,32 +203,22 @@ fn try_on_samples(host: &Host, entry: &Entry) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where facts of a trial go.
-struct Nowhere;
-
-impl Outlet for Nowhere {
-    fn accept(&self, _: Told) {}
-}
-
-/// A told fact for trials, as a request would tell it.
-fn trial(fact: Fact) -> Told {
-    let scope = Scope {
-        job_id: Some("job".into()),
-        correlation_id: Some("request".into()),
-        trace_id: None,
-    };
-    Narrator::new("worker".into(), Arc::new(Nowhere)).stamp(fact, &scope)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::filter::{Instances, Verdict};
-    use crate::narration::wire;
+    use crate::narration::{Outlet, Told, wire};
+
+    /// Where facts of a trial go.
+    struct Nowhere;
+
+    impl Outlet for Nowhere {
+        fn accept(&self, _: Told) {}
+    }
 
     #[test]
     fn a_secret_broken_by_an_escape_sequence_is_still_redacted() {
-        let told = trial(Fact::samples().swap_remove(0));
+        let told = trial::told(Fact::samples().swap_remove(0));
         let narrator = Narrator::new("worker".into(), Arc::new(Nowhere));
         let chains = Chains::new(Arc::new(Host::new().expect("wasm runs")), None);
         chains.reload(&narrator).expect("the default chain is sound");

@@ -4,6 +4,7 @@
 pub mod clean;
 pub mod fact;
 pub mod narrator;
+pub mod recorded;
 pub mod wire;
 
 /// The contract's types, written by the build script from `wit/0.1.0`.

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use self::signs::Signs;
 use crate::config::Config;
-use crate::delivery::{Pipeline, Stdout};
+use crate::delivery::{Pipeline, Recorder, Stdout};
 use crate::engine::{self, Loaded, device, scheduler};
 use crate::error::{Error, Kind, Result};
 use crate::filter::{Chains, Host, watch};
@@ -37,6 +37,9 @@ pub fn run(config: Config) -> Result<()> {
     let signs = runtime.block_on(async { Signs::new(config.exit_with_parent) })?;
     let exporter = measure::install()?;
     let pipeline = Pipeline::new();
+    if let Some(path) = &config.record {
+        pipeline.record_to(Recorder::start(path)?);
+    }
     let narrator = Narrator::new(config.worker_id.clone(), pipeline.clone());
     narrator.tell(Fact::Startup(Startup {
         version: env!("CARGO_PKG_VERSION").to_owned(),

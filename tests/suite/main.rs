@@ -7,8 +7,10 @@ mod gguf;
 mod worker;
 
 mod bad_input;
+mod canaries;
 mod contract;
 mod facts;
+mod filter_tools;
 mod filters;
 mod guard;
 mod jobs;
@@ -17,5 +19,6 @@ mod metrics;
 mod openai;
 mod playground;
 mod real_model;
+mod reference;
 mod stream;
 mod tidy;

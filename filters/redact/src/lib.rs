@@ -2,6 +2,7 @@
 //! It never words anything, never opens or closes a sink, and never lets through what it took out.
 
 mod engine;
+mod pattern;
 mod policy;
 #[cfg(test)]
 mod tests;

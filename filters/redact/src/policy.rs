@@ -4,9 +4,10 @@
 use serde::Deserialize;
 
 use crate::engine::{Family, Triggers};
+use crate::pattern::Pattern;
 
 /// JSON Schema of the configuration.
-pub const SCHEMA: &str = r#"{"type":"object","additionalProperties":false,"properties":{"allow":{"type":"array","items":{"type":"string","minLength":1,"maxLength":256},"maxItems":256,"description":"texts that are kept where they would be taken out whole"},"deny":{"type":"array","items":{"type":"string","minLength":3,"maxLength":256},"maxItems":256,"description":"texts that are always taken out, upper and lower case told apart"},"replacement":{"type":"string","minLength":2,"maxLength":64,"default":"[redacted:{family}]","description":"what stands in the place; begins and ends with one of [](){}<>*#|^$; {family} becomes the kind of secret"}}}"#;
+pub const SCHEMA: &str = r#"{"type":"object","additionalProperties":false,"properties":{"allow":{"type":"array","items":{"type":"string","minLength":1,"maxLength":256},"maxItems":256,"description":"texts that are kept where they would be taken out whole"},"deny":{"type":"array","items":{"type":"string","minLength":3,"maxLength":256},"maxItems":256,"description":"texts that are always taken out, upper and lower case told apart"},"patterns":{"type":"array","items":{"type":"string","minLength":1,"maxLength":256},"maxItems":16,"description":"what is taken out besides: characters, classes ([A-Z0-9], \\d, \\w, \\s, .) and repetitions ({n}, {n,m}, ?, *, +); no groups, no alternatives"},"replacement":{"type":"string","minLength":2,"maxLength":64,"default":"[redacted:{family}]","description":"what stands in the place; begins and ends with one of [](){}<>*#|^$; {family} becomes the kind of secret"}}}"#;
 
 /// Entries that `allow` and `deny` may have each.
 const ENTRIES_MAX: usize = 256;
@@ -14,6 +15,8 @@ const ENTRIES_MAX: usize = 256;
 const ENTRY_CHARS_MAX: usize = 256;
 /// Shortest entry of `deny`, characters: a shorter one would shred every text.
 const DENY_CHARS_MIN: usize = 3;
+/// Patterns of the operator's.
+const PATTERNS_MAX: usize = 16;
 /// Longest replacement, characters.
 const REPLACEMENT_CHARS_MAX: usize = 64;
 /// What a replacement begins and ends with: nothing that can be part of a secret, a name or an address.
@@ -25,6 +28,8 @@ pub struct Policy {
     deny: Vec<String>,
     /// What stands in the place of a secret, by family.
     replacements: Vec<String>,
+    /// What is taken out besides.
+    pub patterns: Vec<Pattern>,
     /// Bytes at which the scanner looks closer.
     pub triggers: Triggers,
 }
@@ -37,24 +42,31 @@ struct Config {
     allow: Vec<String>,
     #[serde(default)]
     deny: Vec<String>,
+    #[serde(default)]
+    patterns: Vec<String>,
     replacement: Option<String>,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self::new(Vec::new(), Vec::new(), "[redacted:{family}]")
+        Self::new(Vec::new(), Vec::new(), Vec::new(), "[redacted:{family}]")
     }
 }
 
 impl Policy {
-    fn new(allow: Vec<String>, deny: Vec<String>, replacement: &str) -> Self {
+    fn new(
+        allow: Vec<String>,
+        deny: Vec<String>,
+        patterns: Vec<Pattern>,
+        replacement: &str,
+    ) -> Self {
         let replacements: Vec<String> = Family::ALL
             .iter()
             .map(|family| replacement.replace("{family}", family.name()))
             .collect();
         let firsts = deny.iter().chain(&replacements).filter_map(|text| text.bytes().next());
-        let triggers = Triggers::with(firsts);
-        Self { allow, deny, replacements, triggers }
+        let triggers = Triggers::with(firsts.chain(patterns.iter().flat_map(Pattern::firsts)));
+        Self { allow, deny, replacements, patterns, triggers }
     }
 
     /// The policy that a JSON configuration asks for. The error names what it does not understand.
@@ -64,7 +76,18 @@ impl Policy {
         check_entries("deny", &config.deny, DENY_CHARS_MIN)?;
         let replacement = config.replacement.as_deref().unwrap_or("[redacted:{family}]");
         check_replacement(replacement)?;
-        Ok(Self::new(config.allow, config.deny, replacement))
+        check_entries("patterns", &config.patterns, 1)?;
+        if config.patterns.len() > PATTERNS_MAX {
+            return Err(format!(
+                "patterns: has {} entries, at most {PATTERNS_MAX} fit",
+                config.patterns.len()
+            ));
+        }
+        let patterns = config.patterns.iter().enumerate().map(|(place, source)| {
+            Pattern::read(source).map_err(|error| format!("patterns[{place}]: {error}"))
+        });
+        let patterns = patterns.collect::<Result<Vec<_>, String>>()?;
+        Ok(Self::new(config.allow, config.deny, patterns, replacement))
     }
 
     /// Whether a text that would be taken out is to be kept.
@@ -75,6 +98,12 @@ impl Policy {
     /// Length of the text from `deny` that stands at the beginning.
     pub fn denied(&self, text: &str) -> Option<usize> {
         self.deny.iter().filter(|denied| text.starts_with(*denied)).map(String::len).max()
+    }
+
+    /// Whether a text may be the beginning of one from `deny`, or of a replacement.
+    pub fn may_begin(&self, text: &str) -> bool {
+        let literals = self.deny.iter().chain(&self.replacements);
+        literals.into_iter().any(|whole| whole.len() > text.len() && whole.starts_with(text))
     }
 
     /// What stands in the place of a secret.

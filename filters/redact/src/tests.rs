@@ -12,6 +12,8 @@ use crate::engine::redact;
 use crate::policy::{Policy, SCHEMA};
 use crate::walk;
 
+mod cuts;
+
 /// A key as its maker would draw it; put together here so that no scanner of sources takes it for one.
 fn key(prefix: &str, length: usize) -> String {
     let drawn = "4fK9wQz7TnB2mXc8RjL5vHs3YpD6gAe1";
@@ -308,8 +310,34 @@ fn the_policy_keeps_and_takes_what_the_operator_says() {
 }
 
 #[test]
+fn patterns_of_the_operators_are_taken_out_too() {
+    let policy =
+        Policy::read(r#"{"patterns":["ACME-[0-9]{4,8}","cust_\\w+","[A-Z]{2}\\d{2} ?\\d{4}"]}"#)
+            .expect("understood");
+    for (text, expected) in [
+        (
+            "see ACME-12345, ACME-12 and ACME-123456789",
+            "see [redacted:pattern], ACME-12 and [redacted:pattern]9",
+        ),
+        ("for cust_ab12.", "for [redacted:pattern]."),
+        ("to DE12 3456 or DE123456", "to [redacted:pattern] or [redacted:pattern]"),
+        ("xACME-1234", "x[redacted:pattern]"),
+        ("[redacted:pattern]", "[redacted:pattern]"),
+    ] {
+        assert_eq!(redact(&policy, text), expected);
+        assert_eq!(redact(&policy, expected), expected);
+    }
+}
+
+#[test]
 fn a_policy_that_is_not_understood_is_refused_by_name() {
     for (config, named) in [
+        (r#"{"patterns":["a|b"]}"#, "patterns[0]: has `|`"),
+        (r#"{"patterns":["[0-9"]}"#, "without its ]"),
+        (r#"{"patterns":["a*bcd"]}"#, "may be missing"),
+        (r#"{"patterns":["ab"]}"#, "at least 3"),
+        (r#"{"patterns":["a{200}"]}"#, "more than 127"),
+        (r#"{"patterns":["ab[z-a]c"]}"#, "backwards"),
         (r#"{"alow":[]}"#, "alow"),
         (r#"{"allow":"x"}"#, "sequence"),
         (r#"{"allow":[""]}"#, "allow[0]"),

@@ -41,7 +41,7 @@ pub(super) fn find(scan: &Scan, at: usize) -> Option<Find> {
 
 /// Whether a scheme is named here, in upper or lower case.
 fn names(scan: &Scan, at: usize, scheme: &[u8]) -> bool {
-    scan.rest(at).get(..scheme.len()).is_some_and(|word| word.eq_ignore_ascii_case(scheme))
+    scan.starts_with(at, scheme, u8::to_ascii_lowercase)
 }
 
 fn is_token(byte: u8) -> bool {

@@ -3,6 +3,9 @@
 
 use super::{Family, Find, Scan};
 
+/// Longest local part that is taken, bytes: twice what an address may have.
+pub(super) const LOCAL_BYTES_MAX: usize = 128;
+
 /// The address around an `@`.
 pub(super) fn find(scan: &Scan, at: usize) -> Option<Find> {
     around(scan, at, at + 1, |c| is_local(c) || c == '%')
@@ -10,14 +13,21 @@ pub(super) fn find(scan: &Scan, at: usize) -> Option<Find> {
 
 /// The same for an `@` in a query string: `%40`.
 pub(super) fn find_encoded(scan: &Scan, at: usize) -> Option<Find> {
-    if scan.rest(at).starts_with(b"%40") { around(scan, at, at + 3, is_local) } else { None }
+    if scan.begins(at, b"%40") { around(scan, at, at + 3, is_local) } else { None }
 }
 
 fn around(scan: &Scan, at: usize, behind: usize, local: impl Fn(char) -> bool) -> Option<Find> {
-    let before = scan.text.get(scan.floor..at)?.chars().rev();
-    let length: usize = before.take_while(|&c| local(c)).map(char::len_utf8).sum();
-    let end = domain(scan, behind)?;
-    (length > 0).then_some(Find::new(at - length, end, Family::Email))
+    let mut length = 0;
+    for c in scan.text.get(scan.floor..at)?.chars().rev() {
+        if !local(c) || length + c.len_utf8() > LOCAL_BYTES_MAX {
+            break;
+        }
+        length += c.len_utf8();
+    }
+    if length == 0 {
+        return None;
+    }
+    Some(Find::new(at - length, domain(scan, behind)?, Family::Email))
 }
 
 fn is_local(c: char) -> bool {
@@ -28,6 +38,9 @@ fn is_local(c: char) -> bool {
 fn domain(scan: &Scan, from: usize) -> Option<usize> {
     let rest = scan.text.get(from..)?;
     let behind = rest.trim_start_matches(|c: char| c.is_alphanumeric() || matches!(c, '.' | '-'));
+    if behind.is_empty() {
+        scan.meet_end();
+    }
     let domain = &rest[..rest.len() - behind.len()];
     let domain = domain.split("..").next().unwrap_or(domain).trim_end_matches('.');
     if !domain.is_empty() && scan.is_cut(from + domain.len()) {

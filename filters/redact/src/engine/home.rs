@@ -12,19 +12,18 @@ const ROOTS: [&str; 6] = ["/var", "/export", "/mnt", "/net", "/cygdrive", "/Syst
 
 /// The home folder whose path has a separator here.
 pub(super) fn find(scan: &Scan, at: usize) -> Option<Find> {
-    let rest = scan.rest(at);
-    let (start, name) = if rest.starts_with(b"/home/") {
+    let (start, name) = if scan.begins(at, b"/home/") {
         (unix_start(scan, at)?, at + 6)
-    } else if rest.starts_with(b"/Users/") {
+    } else if scan.begins(at, b"/Users/") {
         (windows_start(scan, at).or_else(|| unix_start(scan, at))?, at + 7)
     } else {
-        let width = rest.iter().take(5).take_while(|&&byte| byte == b'\\').count();
-        let users = rest.get(width..width + 5)?;
-        if !(1..=4).contains(&width) || !users.eq_ignore_ascii_case(b"users") {
+        let width = scan.count(at, 5, |byte| byte == b'\\');
+        let users = scan.starts_with(at + width, b"users", u8::to_ascii_lowercase);
+        if !(1..=4).contains(&width) || !users {
             return None;
         }
         let after = at + width + 5;
-        if !scan.rest(after).starts_with(&rest[..width]) {
+        if !scan.begins(after, &scan.bytes[at..at + width]) {
             return None;
         }
         (windows_start(scan, at)?, after + width)
@@ -69,8 +68,7 @@ fn name_end(scan: &Scan, from: usize, windows: bool) -> Option<usize> {
 
 /// End of a name with blanks: only where a separator shows that the path goes on.
 fn spaced_name_end(scan: &Scan, from: usize) -> Option<usize> {
-    let window = scan.rest(from).iter().take(SPACED_BYTES_MAX);
-    let end = from + window.take_while(|&&byte| is_name(byte) || byte == b' ').count();
+    let end = from + scan.count(from, SPACED_BYTES_MAX, |byte| is_name(byte) || byte == b' ');
     (scan.byte(end) == Some(b'\\') && (from..end).all(|at| !scan.ends(at))).then_some(end)
 }
 

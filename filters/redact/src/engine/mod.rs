@@ -9,9 +9,13 @@ mod home;
 mod named;
 mod pem;
 mod prefix;
+mod stream;
 mod url;
 
+pub use stream::Stream;
+
 use std::borrow::Cow;
+use std::cell::Cell;
 
 use crate::policy::Policy;
 
@@ -36,11 +40,13 @@ pub enum Family {
     Card,
     /// What the operator denies.
     Denied,
+    /// What matches a pattern of the operator's.
+    Pattern,
 }
 
 impl Family {
     /// All of them, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Credential,
         Self::Secret,
         Self::ApiKey,
@@ -50,6 +56,7 @@ impl Family {
         Self::Email,
         Self::Card,
         Self::Denied,
+        Self::Pattern,
     ];
 
     /// Its name in a replacement.
@@ -64,6 +71,7 @@ impl Family {
             Self::Email => "email",
             Self::Card => "card",
             Self::Denied => "denied",
+            Self::Pattern => "pattern",
         }
     }
 }
@@ -136,31 +144,7 @@ impl Triggers {
 /// Takes secrets and personal data out of a text; borrows it when there are none.
 pub fn redact<'t>(policy: &Policy, text: &'t str) -> Cow<'t, str> {
     let mut scan = Scan::new(policy, text);
-    let mut planned: Option<Find> = None;
-    let mut at = 0;
-    while at < text.len() {
-        if let Some(find) = planned.take_if(|find| find.start <= at) {
-            at = scan.settle(find);
-            continue;
-        }
-        let limit = planned.map_or(text.len(), |find| find.start);
-        at = scan.next_trigger(at, limit);
-        if at == limit {
-            continue;
-        }
-        match (scan.find(at), planned) {
-            (None, _) => at += 1,
-            // Ends before the planned one begins.
-            (Some(find), Some(next)) if find.start <= at && find.end <= next.start => {
-                at = scan.settle(find);
-            }
-            // Settled in the next round, unless it begins further on.
-            (Some(find), next) => {
-                planned = Some(next.map_or(find, |next| find.joined(next)));
-                at += usize::from(find.start > at);
-            }
-        }
-    }
+    scan.advance(&mut Progress::default());
     scan.finish()
 }
 
@@ -188,6 +172,26 @@ struct Scan<'p, 't> {
     floor_byte: u8,
     /// No token begins before here.
     no_jwt_before: usize,
+    /// Whether more text may follow, so that the end of this one decides nothing.
+    open: bool,
+    /// Whether a decision met the end of a text that more may follow.
+    met_end: Cell<bool>,
+}
+
+/// How far a text was read, and what is settled next.
+#[derive(Clone, Copy, Default)]
+struct Progress {
+    at: usize,
+    planned: Option<Find>,
+}
+
+/// What a decision changes, to be taken back where it met the end.
+struct Kept {
+    clean: usize,
+    copied: usize,
+    floor: usize,
+    floor_byte: u8,
+    no_jwt_before: usize,
 }
 
 impl<'p, 't> Scan<'p, 't> {
@@ -201,7 +205,72 @@ impl<'p, 't> Scan<'p, 't> {
             floor: 0,
             floor_byte: b' ',
             no_jwt_before: 0,
+            open: false,
+            met_end: Cell::new(false),
         }
+    }
+
+    /// Reads on to the end, or to a decision that more text may change.
+    fn advance(&mut self, progress: &mut Progress) {
+        while progress.at < self.text.len() {
+            let planned = progress.planned;
+            if planned.is_none_or(|find| find.start > progress.at) {
+                let limit = planned.map_or(self.text.len(), |find| find.start);
+                progress.at = self.next_trigger(progress.at, limit);
+                if progress.at == limit && !self.met_end.get() {
+                    continue;
+                }
+            }
+            if self.met_end.get() {
+                return;
+            }
+            let (kept, before) = (self.kept(), *progress);
+            self.decide(progress);
+            if self.met_end.get() {
+                self.take_back(kept);
+                *progress = before;
+                return;
+            }
+        }
+    }
+
+    /// Settles what is planned for here, or looks what the trigger byte here belongs to.
+    fn decide(&mut self, progress: &mut Progress) {
+        let at = progress.at;
+        if let Some(find) = progress.planned.take_if(|find| find.start <= at) {
+            progress.at = self.settle(find);
+            return;
+        }
+        match (self.find(at), progress.planned) {
+            (None, _) => progress.at += 1,
+            // Ends before the planned one begins.
+            (Some(find), Some(next)) if find.start <= at && find.end <= next.start => {
+                progress.at = self.settle(find);
+            }
+            // Settled in the next round, unless it begins further on.
+            (Some(find), next) => {
+                progress.planned = Some(next.map_or(find, |next| find.joined(next)));
+                progress.at += usize::from(find.start > at);
+            }
+        }
+    }
+
+    fn kept(&self) -> Kept {
+        let (clean, copied) = (self.clean.len(), self.copied);
+        let Self { floor, floor_byte, no_jwt_before, .. } = *self;
+        Kept { clean, copied, floor, floor_byte, no_jwt_before }
+    }
+
+    fn take_back(&mut self, kept: Kept) {
+        self.clean.truncate(kept.clean);
+        let Kept { copied, floor, floor_byte, no_jwt_before, .. } = kept;
+        (self.copied, self.floor, self.floor_byte) = (copied, floor, floor_byte);
+        self.no_jwt_before = no_jwt_before;
+    }
+
+    /// Notes that what comes behind the end of the text would matter.
+    fn meet_end(&self) {
+        self.met_end.set(self.open);
     }
 
     /// Where it is worth looking closer next, or `limit`. Nearly all time is spent here.
@@ -212,7 +281,7 @@ impl<'p, 't> Scan<'p, 't> {
             let bits = table[usize::from(byte)];
             // One test a byte: a boundary before lets through what begins a word.
             let mask = ANYWHERE | LITERAL | ((before & BOUNDARY) >> 4);
-            if bits & mask != 0 && self.is_plausible(from + place, bits) {
+            if bits & mask != 0 && (self.is_plausible(from + place, bits) || self.met_end.get()) {
                 return from + place;
             }
             before = bits;
@@ -249,7 +318,7 @@ impl<'p, 't> Scan<'p, 't> {
         match self.bytes[at] {
             b'@' => email::find(self, at),
             b'%' => email::find_encoded(self, at),
-            b':' if self.rest(at).starts_with(b"://") => url::find(self, at),
+            b':' if self.begins(at, b"://") => url::find(self, at),
             b':' => named::find(self, at),
             b'=' => named::find(self, at),
             b'/' | b'\\' => home::find(self, at),
@@ -314,7 +383,34 @@ impl<'p, 't> Scan<'p, 't> {
     }
 
     fn byte(&self, at: usize) -> Option<u8> {
-        self.bytes.get(at).copied()
+        let byte = self.bytes.get(at).copied();
+        if byte.is_none() {
+            self.meet_end();
+        }
+        byte
+    }
+
+    /// Whether these bytes stand here.
+    fn begins(&self, at: usize, wanted: &[u8]) -> bool {
+        self.starts_with(at, wanted, u8::clone)
+    }
+
+    /// The same after each byte of the text was changed.
+    fn starts_with(&self, at: usize, wanted: &[u8], change: impl Fn(&u8) -> u8) -> bool {
+        wanted
+            .iter()
+            .enumerate()
+            .all(|(place, &byte)| self.byte(at + place).is_some_and(|found| change(&found) == byte))
+    }
+
+    /// How many bytes from here on, at most `most`, satisfy a condition.
+    fn count(&self, from: usize, most: usize, wanted: impl Fn(u8) -> bool) -> usize {
+        let rest = self.bytes.get(from..).unwrap_or_default();
+        let count = rest.iter().take(most).take_while(|&&byte| wanted(byte)).count();
+        if count == rest.len() && count < most {
+            self.meet_end();
+        }
+        count
     }
 
     /// The byte that a reader of the result sees behind a find: none where something else begins
@@ -328,17 +424,17 @@ impl<'p, 't> Scan<'p, 't> {
         self.mark(at).is_some() || (self.bytes[at] == b'-' && pem::begin(self, at).is_some())
     }
 
-    fn rest(&self, at: usize) -> &'t [u8] {
-        self.bytes.get(at..).unwrap_or_default()
-    }
-
     /// End of the replacement that stands here.
     fn mark(&self, at: usize) -> Option<usize> {
         let bits = self.policy.triggers.0[usize::from(self.byte(at)?)];
         if bits & LITERAL == 0 {
             return None;
         }
-        self.policy.replaced(self.text.get(at..)?).map(|length| at + length)
+        let rest = self.text.get(at..)?;
+        if self.open && self.policy.may_begin(rest) {
+            self.meet_end();
+        }
+        self.policy.replaced(rest).map(|length| at + length)
     }
 
     /// What the operator denies, where no replacement stands in it.
@@ -347,14 +443,25 @@ impl<'p, 't> Scan<'p, 't> {
         if bits & LITERAL == 0 {
             return None;
         }
-        let end = at + self.policy.denied(self.text.get(at..)?)?;
+        let rest = self.text.get(at..)?;
+        if self.open && self.policy.may_begin(rest) {
+            self.meet_end();
+        }
+        let denied = self.policy.denied(rest).map(|length| (length, Family::Denied));
+        let matched = self.policy.patterns.iter().filter_map(|pattern| {
+            let found = pattern.longest(rest.as_bytes(), || self.meet_end());
+            found.map(|length| (length, Family::Pattern))
+        });
+        let (length, family) =
+            denied.into_iter().chain(matched).max_by_key(|(length, _)| *length)?;
+        let end = at + length;
         let whole = (at + 1..end).all(|inside| self.mark(inside).is_none());
-        whole.then_some(Find::new(at, end, Family::Denied))
+        whole.then_some(Find::new(at, end, family))
     }
 
     /// End of the bytes from here on that satisfy a condition. A replacement and a private key end them.
     fn run(&self, from: usize, wanted: impl Fn(u8) -> bool) -> usize {
-        self.run_to(from, self.bytes.len(), wanted)
+        self.run_to(from, usize::MAX, wanted)
     }
 
     /// The same, and not beyond `limit`.
@@ -374,13 +481,12 @@ impl<'p, 't> Scan<'p, 't> {
     /// End of the blanks from here on, a few at most.
     fn blanks(&self, from: usize) -> usize {
         const BLANKS_MAX: usize = 4;
-        let blanks = self.rest(from).iter().take(BLANKS_MAX);
-        from + blanks.take_while(|&&byte| matches!(byte, b' ' | b'\t')).count()
+        from + self.count(from, BLANKS_MAX, |byte| matches!(byte, b' ' | b'\t'))
     }
 
     /// Whether the text was cut here, so that what stands before may be half a secret.
     fn is_cut(&self, at: usize) -> bool {
-        self.rest(at).starts_with("…".as_bytes()) || self.rest(at).starts_with(b"...")
+        self.begins(at, "…".as_bytes()) || self.begins(at, b"...")
     }
 
     /// `end` without the punctuation of the sentence around.

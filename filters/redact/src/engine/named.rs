@@ -194,7 +194,7 @@ struct Value {
 impl Value {
     fn behind(scan: &Scan, from: usize) -> Option<Self> {
         let from = scan.blanks(from);
-        let escapes = scan.rest(from).iter().take(3).take_while(|&&byte| byte == b'\\').count();
+        let escapes = scan.count(from, 3, |byte| byte == b'\\');
         let quote = scan.byte(from + escapes).filter(|byte| matches!(byte, b'"' | b'\'' | b'`'));
         let value = match quote {
             Some(quote) => {
@@ -212,7 +212,7 @@ impl Value {
     fn find(self, scan: &Scan) -> Find {
         let Self { start, mut end, quoted } = self;
         if !quoted {
-            end = scan.trimmed(start, unquoted_end(scan, start, scan.bytes.len()));
+            end = scan.trimmed(start, unquoted_end(scan, start, usize::MAX));
         }
         Find::new(start, end, Family::Secret)
     }

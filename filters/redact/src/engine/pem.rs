@@ -13,35 +13,41 @@ pub(super) fn find(scan: &Scan, at: usize) -> Option<Find> {
 
 /// Where the label of the private key begins whose first dash stands here.
 pub(super) fn begin(scan: &Scan, at: usize) -> Option<usize> {
-    let rest = scan.rest(at);
-    if !rest.starts_with(b"----") || scan.before(at) == b'-' {
+    if scan.before(at) == b'-' || !scan.begins(at, b"----") {
         return None;
     }
-    let begin = rest.iter().take(LABEL_BYTES_MAX).take_while(|&&byte| byte == b'-').count();
-    let begin = begin + usize::from(rest.get(begin) == Some(&b' '));
-    let label = rest.get(begin..)?.strip_prefix(b"BEGIN ")?;
-    label_of(label).windows(11).any(|words| words == b"PRIVATE KEY").then_some(at + begin)
+    let begin = at + scan.count(at, LABEL_BYTES_MAX, |byte| byte == b'-');
+    let begin = begin + usize::from(scan.byte(begin) == Some(b' '));
+    if !scan.begins(begin, b"BEGIN ") {
+        return None;
+    }
+    let label = label_of(scan, begin + 6);
+    label.windows(11).any(|words| words == b"PRIVATE KEY").then_some(begin)
 }
 
 /// The label up to its dashes.
-fn label_of(rest: &[u8]) -> &[u8] {
-    let length = rest
-        .iter()
-        .take(LABEL_BYTES_MAX)
-        .take_while(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || **byte == b' ')
-        .count();
-    &rest[..length]
+fn label_of<'t>(scan: &Scan<'_, 't>, from: usize) -> &'t [u8] {
+    let is_label = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b' ';
+    &scan.bytes[from..from + scan.count(from, LABEL_BYTES_MAX, is_label)]
 }
 
 /// End of the last dash behind `END`.
 fn end(scan: &Scan, from: usize) -> usize {
+    closing(scan, from).unwrap_or_else(|| {
+        scan.meet_end();
+        scan.text.len()
+    })
+}
+
+/// The same, where the key ends.
+pub(super) fn closing(scan: &Scan, from: usize) -> Option<usize> {
     let body = &scan.text[from..];
-    let Some(found) = body.find("--END ").or_else(|| body.find("-- END ")) else {
-        return scan.text.len();
+    let found = match (body.find("--END "), body.find("-- END ")) {
+        (Some(near), Some(spaced)) => near.min(spaced),
+        (near, spaced) => near.or(spaced)?,
     };
     // The label begins behind two dashes and ends with the next.
     let word = from + found + 2;
-    let label = label_of(scan.rest(word)).len();
-    let dashes = scan.rest(word + label).iter().take_while(|&&byte| byte == b'-').count();
-    word + label + dashes
+    let label = word + label_of(scan, word).len();
+    Some(label + scan.count(label, usize::MAX, |byte| byte == b'-'))
 }

@@ -97,9 +97,7 @@ pub(super) fn find(scan: &mut Scan, at: usize) -> Option<Find> {
     if scan.bytes[at] == b'e' {
         return find_jwt(scan, at);
     }
-    let rest = scan.rest(at);
-    let known =
-        prefixes(scan.bytes[at]).iter().filter(|known| rest.starts_with(known.0.as_bytes()));
+    let known = prefixes(scan.bytes[at]).iter().filter(|known| scan.begins(at, known.0.as_bytes()));
     let end = known.filter_map(|known| key_end(scan, at, known)).next()?;
     Some(Find::new(at, end, Family::ApiKey))
 }
@@ -116,8 +114,7 @@ fn key_end(scan: &Scan, at: usize, known: &Prefix) -> Option<usize> {
         b'.' => dotted,
         _ => false,
     };
-    let look = scan.rest(start).iter().take(LOOK_BYTES_MAX).take_while(|&&byte| is_key(byte));
-    let look = &scan.rest(start)[..look.count()];
+    let look = &scan.bytes[start..start + scan.count(start, LOOK_BYTES_MAX, is_key)];
     let whole = look.len() >= min && longest_run(look) >= run;
     let cut = look.len() >= 2 && scan.is_cut(start + look.len());
     if !(whole || cut) {
@@ -134,7 +131,7 @@ fn key_end(scan: &Scan, at: usize, known: &Prefix) -> Option<usize> {
 
 /// A JSON Web Token: header, payload and signature in base64url. One that is cut counts as well.
 fn find_jwt(scan: &mut Scan, at: usize) -> Option<Find> {
-    if at < scan.no_jwt_before || !scan.rest(at).starts_with(b"eyJ") {
+    if at < scan.no_jwt_before || !scan.begins(at, b"eyJ") {
         return None;
     }
     let header = scan.run(at, is_base64url);
@@ -161,7 +158,7 @@ fn jwt_end(scan: &Scan, at: usize, header: usize) -> Option<usize> {
     let signed =
         scan.byte(payload) == Some(b'.') && scan.byte(payload + 1).is_some_and(is_base64url);
     let long = payload - header > 4;
-    let nested = scan.rest(header + 1).starts_with(b"eyJ");
+    let nested = scan.begins(header + 1, b"eyJ");
     if !cut && !(long && (signed || nested)) {
         return None;
     }

@@ -70,6 +70,9 @@ fn looks_like_a_port(scan: &Scan, from: usize, start: usize) -> bool {
 /// A password that was written with slashes unescaped: up to its `@`.
 fn behind_a_slash(scan: &Scan, from: usize) -> Option<usize> {
     let limit = scan.bytes.len().min(from + SLASHED_BYTES_MAX);
+    if limit < from + SLASHED_BYTES_MAX {
+        scan.meet_end();
+    }
     let end = (from..limit).find(|&at| scan.bytes[at] == b'@' || !is_slashed(scan, at))?;
     (scan.bytes[end] == b'@' && (from..end).all(|at| !scan.ends(at))).then_some(end)
 }
