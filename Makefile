@@ -6,7 +6,7 @@ PYTHON  ?= python3
 ADDRESS ?= 127.0.0.1
 PORT    ?= 8080
 
-.PHONY: run test model build bench ci toolchain references test-web test-examples test-pool openapi
+.PHONY: run test model build bench ci toolchain references test-web test-examples test-pool openapi test-guests soak-redact
 
 run: build model
 	target/release/rbees-workerd serve --model $(MODEL) --host $(ADDRESS) --port $(PORT)
@@ -57,6 +57,14 @@ test-pool: toolchain model
 		target/pool/$$part/bin/pip install --quiet --requirement tests/pool/$$part.txt && \
 		target/pool/$$part/bin/pytest --quiet --disable-warnings -p no:cacheprovider tests/pool/test_$$part.py || exit 1; \
 	done
+
+# New filters in JavaScript and Python: made, built, checked and deployed. Needs node, npm and venv.
+test-guests: toolchain
+	$(CARGO) test --locked --test suite -- --ignored filter_tools::
+
+# The redactor's tests in their long form: SEED=… chooses other texts.
+soak-redact:
+	ROUNDS=2000000 $(CARGO) test --locked --release --manifest-path filters/Cargo.toml -p redact -- at_random redacted_again
 
 # Makes what the tests compare with anew, by the libraries that models are trained with.
 references:
