@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::error::{Error, Kind, Result};
+use crate::files;
 use crate::filter::chain::{Entry, OnFailure};
 use crate::filter::component::{Component, Failure, Instance};
 use crate::filter::{Host, builtin, reload, trial};
@@ -111,11 +112,7 @@ fn config(given: &str) -> Result<String> {
             .map_err(|e| wrong(format!("is no JSON object: {e}")));
     }
     let path = Path::new(given);
-    let size = std::fs::metadata(path).map_err(|e| wrong(format!("{given}: {e}")))?.len();
-    if size > MANIFEST_BYTES_MAX {
-        return Err(wrong(format!("{given} has {size} bytes, at most {MANIFEST_BYTES_MAX} fit")));
-    }
-    let text = std::fs::read_to_string(path).map_err(|e| wrong(format!("{given}: {e}")))?;
+    let text = files::text(path, MANIFEST_BYTES_MAX).map_err(|e| wrong(format!("{given}: {e}")))?;
     if path.extension().is_some_and(|extension| extension == "toml") {
         let table: toml::Table =
             toml::from_str(&text).map_err(|e| wrong(format!("{given} is no TOML: {e}")))?;
