@@ -99,8 +99,9 @@ fn define(
                 if is_enum(resolve, &field.ty) {
                     let _ = writeln!(
                         cases,
-                        "            cases.extend({ty}::ALL.iter().skip(1).map(|case| Self {{ {}: \
-                         *case, ..Self::sample() }}));",
+                        "            cases.extend({ty}::ALL.iter().skip(1).map(|case| {{\n                \
+                         let mut one = Self::sample();\n                one.{} = *case;\n                \
+                         one\n            }}));",
                         snake(&field.name)
                     );
                 }

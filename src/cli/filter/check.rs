@@ -283,7 +283,7 @@ impl<'s> Check<'s> {
             && let Ok(mut worded) =
                 storyteller.narrate(&told.context, &told.narration, entry.timeout)
         {
-            worded.sinks = worded.sinks & told.narration.sinks;
+            worded.sinks &= told.narration.sinks;
             told.narration = worded;
         }
         told
