@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::gguf::tiny_llama;
 use crate::worker::{BINARY, Worker, folder};
@@ -74,9 +74,17 @@ async fn secrets_come_out_nowhere() {
         json!({"prompt": "a", "max_tokens": 1, canary("field"): 1}).to_string(),
     ];
     for body in bodies {
+        // The answer names an unknown field to the one who sent it; what is told of it does not.
+        let named = body.contains("sk-ant-field");
         let request = client.post(url("/execute")).header("authorization", &token);
         let request = request.header("content-type", "application/json").body(body);
-        heard += &request.send().await.expect("an answer").text().await.expect("text");
+        let answer = request.send().await.expect("an answer").text().await.expect("text");
+        if !named {
+            heard += &answer;
+            continue;
+        }
+        let answer: Value = serde_json::from_str(&answer).expect("JSON");
+        heard += &answer["narration"].to_string();
     }
     for path in ["/metrics", "/filters"] {
         let request = client.get(url(path)).header("authorization", &token);

@@ -43,13 +43,9 @@ fn page(resolve: &Resolve, package: wit_parser::PackageId) -> String {
             let result = function
                 .result
                 .map_or_else(String::new, |ty| format!(" → {}", named(resolve, &ty)));
-            let _ = write!(
-                page,
-                "\n### `{}({}){result}`\n\n{}\n",
-                function.name,
-                parameters.join(", "),
-                text(&function.docs)
-            );
+            let signature = format!("{}({}){result}", function.name, parameters.join(", "));
+            let signature = signature.replace('`', "");
+            let _ = write!(page, "\n### `{signature}`\n\n{}\n", text(&function.docs));
         }
         for ty in interface.types.values() {
             define(&mut page, resolve, &resolve.types[*ty]);

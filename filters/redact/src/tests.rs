@@ -87,6 +87,11 @@ fn secrets() -> Vec<(String, &'static str)> {
         "30569309025904",
         "4222222222222",
         "2223003122003222",
+        "41 11 11 11 11 11 11 11",
+        "411 1111 1111 11111",
+        "4111  1111  1111  1111",
+        "4111.1111.1111.1111",
+        "41111111 11111111",
     ] {
         secrets.push((card.to_owned(), "card"));
     }
@@ -254,6 +259,10 @@ fn what_only_looks_like_a_secret_passes() {
         "a1b2c3d4-4111-1111-1111-1111deadbeef",
         "4111111111111112 is no card",
         "1700000000000000 µs",
+        "seed 4111111111111111, seed=4111111111111111, \"seed\":4111111111111111",
+        "4111111111111111 bytes, 4111111111111111 µs, 4111111111111111ns",
+        "timestamp_us: 4111111111111111 resident_bytes=4111111111111111",
+        "41.11.11.11.11.11.11.11 and 4.1.1.1 1.1.1.1 1.1.1.1",
         "0.4111111111111111 and 4111111111111111.5",
         "seed 9007199254740993, 18446744073709551615",
         "127.0.0.1:8080 [::1]:8080 0.0.0.0:0",
@@ -432,6 +441,7 @@ fn a_younger_fact_stays_json() {
         ),
         (r#"{"password":["ab",{"x":"cd"}]}"#, r#"{"password":["[redacted:secret]",{"x":"cd"}]}"#),
         (r#"{"card":4111111111111111}"#, r#"{"card":"[redacted:card]"}"#),
+        (r#"{"seed":4111111111111111}"#, r#"{"seed":4111111111111111}"#),
         (r#"{"ada@example.org":1}"#, r#"{"[redacted:email]":1}"#),
         (r#"{"text":"a \"quoted\" word"}"#, r#"{"text":"a \"quoted\" word"}"#),
         ("not JSON, ada@example.org", "not JSON, [redacted:email]"),
@@ -581,7 +591,11 @@ fn clean_line(dice: &mut Dice) -> String {
     let word = dice.pick(&[
         "token", "tokens", "bearer", "basic", "secret", "password", "key", "auth", "home", "user",
     ]);
-    match dice.below(14) {
+    let shaped = format!("{}{}", 4 + dice.below(2), dice.word("0123456789", 12, 7));
+    match dice.below(17) {
+        14 => format!("request with seed {shaped}, {word} {number}"),
+        15 => format!("Loading {name} ({shaped} bytes), timestamp_us={shaped}"),
+        16 => format!("{{\"seed\":{shaped},\"resident_bytes\": {shaped}}} in {shaped} ns"),
         0 => format!(
             "Generating: {number} tokens so far, at {}.{} tokens/s.",
             number % 300,

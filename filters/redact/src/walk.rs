@@ -100,6 +100,7 @@ fn value(policy: &Policy, key: &str, value_: Value) -> Value {
                 (redact(policy, &name).into_owned(), field)
             })
             .collect(),
+        Value::Number(number) if engine::measures(key) => Value::Number(number),
         Value::Number(number) => match redact(policy, &number.to_string()) {
             Cow::Owned(clean) => clean.into(),
             Cow::Borrowed(_) => Value::Number(number),

@@ -101,6 +101,7 @@ pub fn run(flags: &NewFlags) -> Result<ExitCode> {
         return Err(Error::new(Kind::Config, message));
     }
     let folder = into.join(name);
+    let folder = folder.strip_prefix(".").unwrap_or(&folder);
     if folder.exists() {
         let message = format!("{} is there already; nothing was changed", folder.display());
         return Err(Error::new(Kind::Config, message));

@@ -1,5 +1,6 @@
 //! Card numbers: 13 to 19 digits with a brand's first digits and a valid check digit, in one piece or in
-//! groups. It never takes part of a longer number, a UUID, a digest or a decimal for one.
+//! groups. It never takes part of a longer number, a UUID, a digest, a decimal, or a count that has a
+//! name or a unit for one.
 
 use super::{Family, Find, Scan};
 
@@ -8,7 +9,31 @@ const DIGITS_MAX: usize = 19;
 /// Digits from which on a number that was cut counts as a card without its check digit.
 const DIGITS_CUT_MIN: usize = 12;
 /// Least digits of a group.
-const GROUP_MIN: usize = 3;
+const GROUP_MIN: usize = 2;
+/// The same between full stops, where less would be a version or a date.
+const DOTTED_MIN: usize = 4;
+/// Blanks between two groups, at most.
+const BLANKS_MAX: usize = 2;
+/// Letters of the name before a number that are looked at, and blanks and signs behind it.
+const NAME_BYTES_MAX: usize = 24;
+/// Ends of names whose number counts or measures something.
+const MEASURES: &[&str] = &[
+    "seed",
+    "bytes",
+    "sequence",
+    "offset",
+    "timestamp",
+    "micros",
+    "nanos",
+    "millis",
+    "parameters",
+    "tokens",
+    "_us",
+    "_ns",
+    "_ms",
+];
+/// Units behind a number that counts or measures something.
+const UNITS: &[&str] = &["bytes", "tokens", "parameters", "ns", "us", "µs", "ms"];
 
 /// Whether the number of a card may begin with this byte.
 pub(super) const fn may_begin(byte: u8) -> bool {
@@ -29,7 +54,8 @@ pub(super) fn find(scan: &Scan, at: usize) -> Option<Find> {
     let mut place = at;
     loop {
         let length = group_length(scan, place);
-        if length < GROUP_MIN || count + length > DIGITS_MAX {
+        let least = if separator == Some(b'.') { DOTTED_MIN } else { GROUP_MIN };
+        if length < least || count + length > DIGITS_MAX {
             break;
         }
         for (digit, byte) in digits[count..].iter_mut().zip(&scan.bytes[place..place + length]) {
@@ -38,15 +64,19 @@ pub(super) fn find(scan: &Scan, at: usize) -> Option<Find> {
         count += length;
         place += length;
         let grouped = separator == Some(b'-');
+        let whole = separator.is_none();
         if is_card(scan, &digits[..count], place)
+            && !(whole && is_measure(scan, at, place))
             && !(grouped && (before == b'-' || is_dash(scan, place)))
         {
             found = Some(Find::new(at, place, Family::Card));
         }
         match scan.byte(place) {
-            Some(next @ (b' ' | b'-')) if separator.is_none_or(|same| same == next) => {
+            Some(b'.') if length < DOTTED_MIN => break,
+            Some(next @ (b' ' | b'-' | b'.')) if separator.is_none_or(|same| same == next) => {
                 separator = Some(next);
-                place += 1;
+                let most = if next == b' ' { BLANKS_MAX } else { 1 };
+                place += scan.count(place, most, |byte| byte == next);
             }
             _ => break,
         }
@@ -63,6 +93,32 @@ fn group_length(scan: &Scan, from: usize) -> usize {
 
 fn is_dash(scan: &Scan, at: usize) -> bool {
     scan.behind(at) == Some(b'-')
+}
+
+/// Whether a number in one piece has a name or a unit that says what it counts.
+fn is_measure(scan: &Scan, start: usize, end: usize) -> bool {
+    let from = scan.floor.max(start.saturating_sub(NAME_BYTES_MAX));
+    let mut name = &scan.bytes[from..start];
+    while let [rest @ .., b' ' | b':' | b'=' | b'"' | b'#'] = name {
+        name = rest;
+    }
+    let ends = |word: &str| {
+        let before = name.len().checked_sub(word.len());
+        before.is_some_and(|at| name[at..].eq_ignore_ascii_case(word.as_bytes()))
+    };
+    let behind = end + scan.count(end, 1, |byte| byte == b' ');
+    MEASURES.iter().any(|word| ends(word))
+        || UNITS.iter().any(|unit| {
+            let after = behind + unit.len();
+            scan.begins(behind, unit.as_bytes())
+                && !scan.byte(after).is_some_and(|byte| byte.is_ascii_alphanumeric())
+        })
+}
+
+/// Whether a name says that its number counts or measures something.
+pub(super) fn measures(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    MEASURES.iter().any(|word| name.ends_with(word))
 }
 
 fn is_card(scan: &Scan, digits: &[u8], end: usize) -> bool {

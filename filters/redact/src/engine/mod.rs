@@ -157,6 +157,11 @@ pub fn redact_named<'t>(policy: &Policy, key: &str, text: &'t str) -> Cow<'t, st
     redact(policy, text)
 }
 
+/// Whether a key's number counts or measures something, and is no card's.
+pub fn measures(key: &str) -> bool {
+    card::measures(key)
+}
+
 /// A text being read.
 struct Scan<'p, 't> {
     policy: &'p Policy,
