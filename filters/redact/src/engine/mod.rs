@@ -306,7 +306,7 @@ impl<'p, 't> Scan<'p, 't> {
             b'\\' => matches!(next(1), b'U' | b'u' | b'\\'),
             b'%' => next(1) == b'4',
             b'@' | b':' | b'=' => true,
-            b'0'..=b'9' => next(1).is_ascii_digit() && next(2).is_ascii_digit(),
+            b'0'..=b'9' => next(1).is_ascii_digit(),
             byte @ (b'b' | b'B') => auth::may_begin_with(byte, next(1)),
             byte => prefix::may_begin_with(byte, next(1)),
         }
