@@ -5,6 +5,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::event::Event;
 use super::frame;
 use super::stdout::{Form, Stdout};
 use crate::filter::{Chains, Host, Instances, Verdict, trial};
@@ -87,7 +88,7 @@ fn check(form: Form, told: &[(Told, Narration)]) {
         let json = wire::line(&told.context, narration);
         stdout.narration(&told.context, narration, &json);
         stdout.flush(Duration::from_secs(60)); // one at a time: its queue is bounded
-        let frame = frame::narration(2, &wire::event(&json));
+        let frame = frame::frame(2, &Event::Narration(wire::event(&json).into()));
         let text = std::str::from_utf8(&frame).expect("UTF-8");
         let lines: Vec<&str> = text.split('\n').collect();
         assert_eq!(lines.len(), 5, "{} became {text:?}", told.context.kind);
