@@ -71,6 +71,7 @@ references:
 	$(PYTHON) -m venv target/references
 	target/references/bin/pip install --quiet --requirement tests/references/requirements.txt
 	target/references/bin/python tests/references/make_tokenizers.py
+	target/references/bin/python tests/references/make_models.py
 	git diff --exit-code --stat -- tests/references
 
 model: $(MODEL)

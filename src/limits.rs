@@ -206,6 +206,36 @@ pub const GGUF_STRING_BYTES_MAX: u64 = 1024 * 1024;
 pub const GGUF_ARRAY_MAX: u64 = 2 * 1024 * 1024;
 /// GGUF: bytes of the whole header.
 pub const GGUF_HEADER_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// safetensors: bytes of the header.
+pub const SAFETENSORS_HEADER_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// safetensors: bytes of an index of files.
+pub const SAFETENSORS_INDEX_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Files that the weights of one model may lie in.
+pub const MODEL_SHARDS_MAX: usize = 512;
+/// Bytes of a folder's `config.json`, and of the other small files beside it.
+pub const CONFIG_JSON_BYTES_MAX: u64 = 1024 * 1024;
+/// Bytes of a folder's `tokenizer.json`.
+pub const TOKENIZER_JSON_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// What is read of a tensor at one time while it is packed, bytes; at least a row.
+pub const LOAD_SLAB_BYTES: u64 = 4 * 1024 * 1024;
+/// Tokens that one block of the KV cache holds.
+pub const KV_BLOCK_TOKENS: usize = 32;
+/// Layers of a model.
+pub const MODEL_LAYERS_MAX: usize = 512;
+/// Numbers that stand for a token between a model's layers.
+pub const MODEL_WIDTH_MAX: usize = 64 * 1024;
+/// Numbers in the middle of a feed-forward part.
+pub const MODEL_FEED_FORWARD_MAX: usize = 512 * 1024;
+/// Heads of a model.
+pub const MODEL_HEADS_MAX: usize = 1_024;
+/// Numbers of one head.
+pub const MODEL_HEAD_WIDTH_MAX: usize = 1_024;
+/// Tokens that a model may know.
+pub const MODEL_VOCABULARY_MAX: usize = 2 * 1024 * 1024;
+/// Numbers of one vector of a model: of a norm, of what is added to a product.
+pub const MODEL_VECTOR_MAX: usize = MODEL_FEED_FORWARD_MAX * 2;
+/// Longest sequence that a model may be made for, tokens.
+pub const CONTEXT_TOKENS_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of a chat template's source.
 pub const TEMPLATE_BYTES_MAX: usize = 64 * 1024;
 /// Nesting of a chat template's source: brackets, blocks and operators in a row.

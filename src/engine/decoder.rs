@@ -87,6 +87,13 @@ impl Logits {
         &mut self.values[begin..]
     }
 
+    /// Further rows, all zero, as one slice: for a decoder that writes them in one go.
+    pub fn push_rows(&mut self, rows: usize) -> &mut [f32] {
+        let begin = self.values.len();
+        self.values.resize(begin + rows * self.vocabulary, 0.0);
+        &mut self.values[begin..]
+    }
+
     /// The rows, in order; empty where a row has no width.
     pub fn rows_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
         self.values.chunks_exact_mut(self.vocabulary.max(1))

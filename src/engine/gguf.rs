@@ -90,6 +90,11 @@ impl DType {
         *DTYPES.iter().find(|row| row.1 == self).expect("every type has its row in DTYPES")
     }
 
+    /// Its number in a GGUF file.
+    pub fn ggml(self) -> u32 {
+        self.row().0
+    }
+
     /// The name by which people know it, such as `Q4_1`.
     pub fn name(self) -> &'static str {
         self.row().2
@@ -304,11 +309,7 @@ impl Gguf {
 
     /// The type that holds most of the weights, such as `Q4_1`; `none` without tensors.
     pub fn quantization(&self) -> String {
-        let weights = |dtype| -> u64 {
-            self.tensors.iter().filter(|t| t.dtype == dtype).map(TensorInfo::elements).sum()
-        };
-        let most = DTYPES.iter().map(|row| (weights(row.1), row.2)).max_by_key(|(count, _)| *count);
-        most.filter(|(count, _)| *count > 0).map_or("none", |(_, name)| name).to_owned()
+        quantization(|| self.tensors.iter())
     }
 
     /// The file's length, bytes.
@@ -333,6 +334,18 @@ impl Gguf {
             shown(key)
         ))
     }
+}
+
+/// The type that holds most of the weights of these tensors, such as `Q4_1`; `none` without any.
+pub(crate) fn quantization<'t, I>(tensors: impl Fn() -> I) -> String
+where
+    I: Iterator<Item = &'t TensorInfo>,
+{
+    let weights = |dtype| -> u64 {
+        tensors().filter(|tensor| tensor.dtype == dtype).map(TensorInfo::elements).sum()
+    };
+    let most = DTYPES.iter().map(|row| (weights(row.1), row.2)).max_by_key(|(count, _)| *count);
+    most.filter(|(count, _)| *count > 0).map_or("none", |(_, name)| name).to_owned()
 }
 
 /// Text of a file made fit for a message: no control characters, at most 64 characters.

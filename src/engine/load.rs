@@ -1,7 +1,6 @@
-//! Loading: from a path to a model that can compute, telling how it goes. The file is checked by our
-//! own reader before candle sees it, and read, never mapped.
+//! Loading: from a path to a model that can compute, telling how it goes. What is read has been
+//! checked by our own readers, and is read, never mapped.
 
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,12 +8,10 @@ use std::time::{Duration, Instant};
 use candle_core::Device;
 
 use super::decoder::{Budget, Chunk, Decoder, Logits};
-use super::gguf::Gguf;
-use super::llama::Llama;
-use super::template::ChatTemplate;
-use super::tokenizer::Tokenizer;
+use super::kernel::KvKind;
+use super::model::{Means, Model};
 use super::{Language, Profile};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::limits::LOAD_PROGRESS_MS_MIN;
 use crate::narration::facts::{
     ModelLoadProgress, ModelLoadStarted, ModelLoaded, WarmupCompleted, WarmupStarted,
@@ -46,32 +43,29 @@ pub fn load(
         path: path.display().to_string(),
         file_bytes,
     }));
-    let (gguf, file) = Gguf::open(path)?;
-    let architecture = gguf.architecture()?.to_owned();
-    if architecture != "llama" {
-        return Err(
-            gguf.error(format_args!("its architecture is {architecture}; this worker runs: llama"))
-        );
+    if !device.is_cpu() {
+        let text = "the engine computes on the CPU only; start it with --device cpu";
+        return Err(Error::new(Kind::Config, text));
     }
-    let tokenizer = Tokenizer::from_gguf(&gguf)?;
-    let template = gguf
-        .text_opt("tokenizer.chat_template")
-        .map(|source| ChatTemplate::new(source, tokenizer.bos_text(), tokenizer.eos_text()))
-        .transpose()?;
-    let tell = |done| {
-        progress(done, gguf.file_bytes());
-        narrator.tell(Fact::ModelLoadProgress(ModelLoadProgress {
-            bytes_done: done,
-            bytes_total: gguf.file_bytes(),
-        }));
+    let model = Model::open(path)?;
+    let (tokenizer, template) = model.language()?;
+    let (bytes_total, mut last) = (model.file_bytes(), Instant::now());
+    let mut tell = |bytes_done| {
+        progress(bytes_done, bytes_total);
+        if last.elapsed() >= Duration::from_millis(LOAD_PROGRESS_MS_MIN) {
+            last = Instant::now();
+            let progress = ModelLoadProgress { bytes_done, bytes_total };
+            narrator.tell(Fact::ModelLoadProgress(progress));
+        }
     };
-    let mut reader = Told { inner: BufReader::new(file), done: 0, last: Instant::now(), tell };
-    let mut decoder = Llama::load(&gguf, &mut reader, device, budget)?;
+    let threads = candle_core::utils::get_num_threads();
+    let means = Means { kv: KvKind::F16, threads, budget };
+    let mut decoder = model.decoder(means, &mut tell)?;
     let profile = Profile {
-        name: gguf.text_opt("general.name").map_or_else(|| file_stem(path), str::to_owned),
-        architecture,
-        quantization: gguf.quantization(),
-        parameters: gguf.parameters(),
+        name: model.name(),
+        architecture: model.spec.architecture.name().to_owned(),
+        quantization: model.quantization(),
+        parameters: model.parameters(),
         vocabulary: tokenizer.vocabulary(),
         context_length: fact::count(decoder.context_length()),
         kv_tokens: fact::count(decoder.blocks().saturating_mul(decoder.block_tokens())),
@@ -92,10 +86,6 @@ pub fn load(
     Ok(Loaded { decoder: Box::new(decoder), language, profile })
 }
 
-fn file_stem(path: &Path) -> String {
-    path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
-}
-
 /// Computes one token, so that the first request finds everything in place.
 fn warm_up(decoder: &mut dyn Decoder, narrator: &Narrator) -> Result<()> {
     let began = Instant::now();
@@ -107,30 +97,4 @@ fn warm_up(decoder: &mut dyn Decoder, narrator: &Narrator) -> Result<()> {
         duration_ms: fact::millis(began.elapsed()),
     }));
     Ok(())
-}
-
-/// A reader that tells how far it is, now and then.
-struct Told<R, F> {
-    inner: R,
-    done: u64,
-    last: Instant,
-    tell: F,
-}
-
-impl<R: Read, F: Fn(u64)> Read for Told<R, F> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.done += read as u64;
-        if self.last.elapsed() >= Duration::from_millis(LOAD_PROGRESS_MS_MIN) {
-            self.last = Instant::now();
-            (self.tell)(self.done);
-        }
-        Ok(read)
-    }
-}
-
-impl<R: Seek, F> Seek for Told<R, F> {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.inner.seek(to)
-    }
 }

@@ -3,6 +3,7 @@
 //! Never guesses: an unknown tokenizer is an error that names the known ones.
 
 mod byte_level;
+mod published;
 mod sentencepiece;
 
 use std::collections::HashMap;
@@ -11,6 +12,7 @@ use tokenizers::models::wordlevel::WordLevel;
 use tokenizers::{AddedToken, AddedVocabulary, NormalizerWrapper, OffsetReferential, OffsetType};
 
 use byte_level::ByteLevel;
+use published::Published;
 use sentencepiece::SentencePiece;
 
 use super::gguf::{Gguf, shown};
@@ -46,6 +48,31 @@ const ENDS: [&str; 11] = [
 enum Scheme {
     ByteLevel(Box<ByteLevel>),
     SentencePiece(SentencePiece),
+    Published(Box<Published>),
+}
+
+impl Scheme {
+    /// Whether tokens are written in the letters of byte-level BPE.
+    fn letters(&self) -> bool {
+        match self {
+            Scheme::ByteLevel(_) => true,
+            Scheme::SentencePiece(_) => false,
+            Scheme::Published(scheme) => scheme.letters,
+        }
+    }
+}
+
+/// What a tokenizer is built of, besides the texts and types of its tokens.
+struct Parts {
+    scheme: Scheme,
+    normalizer: Option<NormalizerWrapper>,
+    /// Tokens that may be found in a text before it is cut.
+    added: Vec<AddedToken>,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    add_bos: bool,
+    /// Tokens which end the generation, besides `eos` and those known by name.
+    ends: Vec<u32>,
 }
 
 /// The vocabulary of a model and the way from text to its tokens.
@@ -94,32 +121,70 @@ impl Tokenizer {
                 )));
             }
         };
-        let eos = special(gguf, "eos", tokens.len())?;
-        let bos = special(gguf, "bos", tokens.len())?;
-        let ends = ends(gguf, &vocabulary(gguf, tokens)?, eos, type_of)?;
+        vocabulary(gguf, tokens)?;
+        let mut ends = Vec::new();
+        for name in ["eot", "eom"] {
+            ends.extend(special(gguf, name, tokens.len())?);
+        }
         let (add_bos, normalizer) = match &scheme {
             Scheme::ByteLevel(scheme) => (scheme.add_bos, scheme.normalizer.clone()),
             Scheme::SentencePiece(scheme) => (scheme.add_bos, None),
+            Scheme::Published(_) => (false, None),
         };
-        let added = |kind: fn(i64, &str) -> bool| -> Result<AddedVocabulary> {
-            added(tokens, |id, text| kind(type_of(id), text), normalizer.as_ref())
-                .map_err(|error| unbuilt(gguf, error))
+        let add_bos = gguf.bool_opt("tokenizer.ggml.add_bos_token").unwrap_or(add_bos);
+        let may_be_found = |id: &usize| [CONTROL, USER_DEFINED].contains(&type_of(*id));
+        let rstrip = strips_after(gguf, model);
+        let added = (0..tokens.len()).filter(may_be_found);
+        let added = added.map(|id| {
+            let text = tokens[id].as_str();
+            AddedToken::from(text, true).rstrip(rstrip && type_of(id) == CONTROL && strips(text))
+        });
+        let parts = Parts {
+            scheme,
+            normalizer,
+            added: added.collect(),
+            bos: special(gguf, "bos", tokens.len())?,
+            eos: special(gguf, "eos", tokens.len())?,
+            add_bos,
+            ends,
         };
-        let plain = added(is_plain)?;
-        let marked = added(|kind, text| is_plain(kind, text) || is_markup(kind, text))?;
-        let (bytes, ends_at) = all_bytes(tokens, &scheme, type_of);
+        Tokenizer::build(tokens, type_of, parts).map_err(|error| unbuilt(gguf, error))
+    }
+
+    /// Puts together what the file says; `type_of` a token is one of the numbers above.
+    fn build(
+        tokens: &[String],
+        type_of: impl Fn(usize) -> i64,
+        parts: Parts,
+    ) -> tokenizers::Result<Tokenizer> {
+        let Parts { scheme, normalizer, added, bos, eos, add_bos, ends } = parts;
+        let ids: HashMap<&str, u32> = tokens.iter().map(String::as_str).zip(0..).collect();
+        let known = tokens.iter().cloned().zip(0..).collect();
+        let known = WordLevel::builder().vocab(known).build()?;
+        let chosen = |chosen: fn(i64, &str) -> bool| {
+            let kind = |token: &AddedToken| ids.get(token.content.as_str()).map(|id| *id as usize);
+            let added = added
+                .iter()
+                .filter(|token| kind(token).is_some_and(|id| chosen(type_of(id), &token.content)));
+            let mut vocabulary = AddedVocabulary::new();
+            vocabulary.add_tokens(added.cloned(), &known, normalizer.as_ref())?;
+            Ok::<_, tokenizers::Error>(vocabulary)
+        };
+        let plain = chosen(is_plain)?;
+        let marked = chosen(|kind, text| is_plain(kind, text) || is_markup(kind, text))?;
+        let (bytes, ends_at) = all_bytes(tokens, &scheme, &type_of);
         let text = |token: Option<u32>| token.map_or("", |id| &tokens[id as usize]).to_owned();
         Ok(Tokenizer {
-            scheme,
             plain,
             marked,
             bytes,
             ends_at,
-            ends,
+            ends: all_ends(&ids, eos, ends, type_of),
             bos,
-            add_bos: gguf.bool_opt("tokenizer.ggml.add_bos_token").unwrap_or(add_bos),
+            add_bos,
             bos_text: text(bos),
             eos_text: text(eos),
+            scheme,
             normalizer,
         })
     }
@@ -132,11 +197,9 @@ impl Tokenizer {
     /// # Errors
     /// [`Kind::Inference`] if the text can't be cut into tokens.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        self.tokens(text).map_err(|error| {
-            // What the crate says may repeat the prompt, so it goes nowhere.
-            drop(error);
-            Error::new(Kind::Inference, "the text can't be cut into tokens; please report this")
-        })
+        let mut all = Vec::new();
+        self.cut(text, true, &mut all)?;
+        Ok(all)
     }
 
     /// The tokens of a text in which control tokens are parsed; every piece between them goes
@@ -145,12 +208,12 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_marked(&self, text: &str, restore: impl Fn(&str) -> String) -> Result<Vec<u32>> {
-        let pieces = self.marked.extract_and_normalize(self.normalizer.as_ref(), text);
+        let pieces = self.marked.extract_and_normalize::<NormalizerWrapper>(None, text);
         let mut all = Vec::new();
         for (piece, _, tokens) in pieces.get_splits(OffsetReferential::Original, OffsetType::None) {
             match tokens {
                 Some(tokens) => all.extend(tokens.iter().map(|token| token.id)),
-                None => all.extend(self.encode(&restore(piece))?),
+                None => self.cut(&restore(piece), all.is_empty(), &mut all)?,
             }
         }
         Ok(all)
@@ -208,33 +271,41 @@ impl Tokenizer {
         &self.eos_text
     }
 
-    fn tokens(&self, text: &str) -> tokenizers::Result<Vec<u32>> {
+    /// Adds the tokens of plain text; `first`: it begins the whole text.
+    fn cut(&self, text: &str, first: bool, all: &mut Vec<u32>) -> Result<()> {
+        self.tokens(text, first, all).map_err(|error| {
+            // What the crate says may repeat the prompt, so it goes nowhere.
+            drop(error);
+            Error::new(Kind::Inference, "the text can't be cut into tokens; please report this")
+        })
+    }
+
+    fn tokens(&self, text: &str, first: bool, all: &mut Vec<u32>) -> tokenizers::Result<()> {
         let pieces = self.plain.extract_and_normalize(self.normalizer.as_ref(), text);
-        let mut all = Vec::new();
-        for (piece, _, tokens) in pieces.get_splits(OffsetReferential::Original, OffsetType::None) {
+        let pieces = pieces.get_splits(OffsetReferential::Original, OffsetType::None);
+        for (at, (piece, _, tokens)) in pieces.into_iter().enumerate() {
             match (tokens, &self.scheme) {
                 (Some(tokens), _) => all.extend(tokens.iter().map(|token| token.id)),
-                (None, Scheme::ByteLevel(scheme)) => scheme.encode(piece, &mut all)?,
-                (None, Scheme::SentencePiece(scheme)) => scheme.encode(piece, &mut all)?,
+                (None, Scheme::ByteLevel(scheme)) => scheme.encode(piece, all)?,
+                (None, Scheme::SentencePiece(scheme)) => scheme.encode(piece, all)?,
+                (None, Scheme::Published(scheme)) => {
+                    scheme.encode(piece, first && at == 0, all)?;
+                }
             }
         }
-        Ok(all)
+        Ok(())
     }
 }
 
-/// The tokens to be found in any text before it is cut.
-fn added(
-    tokens: &[String],
-    chosen: impl Fn(usize, &str) -> bool,
-    normalizer: Option<&NormalizerWrapper>,
-) -> tokenizers::Result<AddedVocabulary> {
-    let known = tokens.iter().cloned().zip(0..).collect();
-    let known = WordLevel::builder().vocab(known).build()?;
-    let chosen = tokens.iter().enumerate().filter(|(id, text)| chosen(*id, text));
-    let chosen = chosen.map(|(_, text)| AddedToken::from(text.as_str(), true));
-    let mut added = AddedVocabulary::new();
-    added.add_tokens(chosen, &known, normalizer)?;
-    Ok(added)
+/// Whether control tokens take the white space behind them, as Phi-3's do: GGUF does not say it, so
+/// the architecture does (llama.cpp goes by the model's name).
+fn strips_after(gguf: &Gguf, model: &str) -> bool {
+    model == "llama" && gguf.architecture().is_ok_and(|name| name == "phi3")
+}
+
+/// Which of Phi-3's control tokens do.
+fn strips(text: &str) -> bool {
+    !["<unk>", "<s>", "<|endoftext|>"].contains(&text)
 }
 
 fn unbuilt(gguf: &Gguf, error: tokenizers::Error) -> Error {
@@ -295,21 +366,19 @@ fn special(gguf: &Gguf, name: &str, tokens: usize) -> Result<Option<u32>> {
     }
 }
 
-fn ends(
-    gguf: &Gguf,
-    vocabulary: &HashMap<&str, u32>,
+/// The tokens which end the generation, sorted: those that the file names, and those known by name.
+fn all_ends(
+    ids: &HashMap<&str, u32>,
     eos: Option<u32>,
+    mut ends: Vec<u32>,
     type_of: impl Fn(usize) -> i64,
-) -> Result<Vec<u32>> {
-    let mut ends: Vec<u32> = eos.into_iter().collect();
-    for name in ["eot", "eom"] {
-        ends.extend(special(gguf, name, vocabulary.len())?);
-    }
-    let named = ENDS.iter().filter_map(|name| vocabulary.get(*name).copied());
+) -> Vec<u32> {
+    ends.extend(eos);
+    let named = ENDS.iter().filter_map(|name| ids.get(*name).copied());
     ends.extend(named.filter(|id| [CONTROL, USER_DEFINED].contains(&type_of(*id as usize))));
     ends.sort_unstable();
     ends.dedup();
-    Ok(ends)
+    ends
 }
 
 /// The bytes of all tokens one after the other, and where each ends.
@@ -325,8 +394,8 @@ fn all_bytes(
     for (id, text) in tokens.iter().enumerate() {
         match (type_of(id), scheme) {
             (kind, _) if is_plain(kind, text) => bytes.extend_from_slice(text.as_bytes()),
-            (NORMAL, Scheme::ByteLevel(_)) => bytes.extend(ByteLevel::bytes(&letters, text)),
-            (kind @ (NORMAL | UNUSED | BYTE), Scheme::SentencePiece(_)) => {
+            (NORMAL, scheme) if scheme.letters() => bytes.extend(ByteLevel::bytes(&letters, text)),
+            (kind @ (NORMAL | UNUSED | BYTE), scheme) if !scheme.letters() => {
                 bytes.extend(SentencePiece::bytes(kind, text));
             }
             _ => {}

@@ -3,6 +3,7 @@ with: `sentencepiece` and Hugging Face's `tokenizers`. Writes beside itself:
 
   tokenizers/<kind>.gguf   a small vocabulary, as a model file would hold it (no weights)
   tokenizers/<kind>.ids    a line a text: the first 4 bytes of the SHA-256 of its ids (u32, little endian)
+  tokenizers/<kind>.json   a tokenizer.json, as a folder of Hugging Face has it, with its own .ids where it has no .gguf
   tokenizers/texts.json    10,000 hard texts
 
 Run by `make references`; what is committed was made with the versions in requirements.txt.
@@ -17,7 +18,7 @@ import tempfile
 
 import gguf
 import sentencepiece
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 HERE = pathlib.Path(__file__).parent / "tokenizers"
 TEXTS = 10_000
@@ -149,6 +150,9 @@ def byte_level(kind, all_texts):
     merges = [tuple(merge) for merge in learned["merges"]]
     tokenizer.model = models.BPE(vocab=learned["vocab"], merges=merges, ignore_merges=ignore)
     tokens = sorted(learned["vocab"], key=learned["vocab"].get)
+    if kind in ("smollm", "qwen2", "llama-bpe"):
+        tokenizer.decoder = decoders.ByteLevel()
+        tokenizer.save(str(HERE / f"{kind}.json"))
 
     def add(writer):
         writer.add_string("tokenizer.ggml.pre", kind)
@@ -187,6 +191,40 @@ def piece(kind, all_texts):
     write(f"sentencepiece-{kind}", {"bpe": "llama", "unigram": "t5"}[kind], add, model.encode, all_texts)
 
 
+def published(kind, all_texts):
+    """BPE over text whose spaces are written ▁, in the two ways in which models put it."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    if kind == "metaspace":
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    else:
+        tokenizer.normalizer = normalizers.Replace(" ", "▁")
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    specials = ["<pad>", "<s>", "</s>", "<unk>"] + [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=specials, show_progress=False, max_token_length=12)
+    words = (line for line in corpus(3, 6_000)) if kind == "gemma" else (w for line in corpus(3, 6_000) for w in line.split())
+    tokenizer.train_from_iterator(words, trainer)
+    learned = json.loads(tokenizer.to_str())
+    # Bytes are tokens of the model, not found in texts; a few added ones are, before and after others.
+    learned["added_tokens"] = [token for token in learned["added_tokens"] if not token["content"].startswith("<0x")]
+    vocabulary = learned["model"]["vocab"]
+    for content, special in (("<|end|>", True), ("▁▁▁", False), ("queen", False)):
+        vocabulary.setdefault(content, len(vocabulary))
+        learned["added_tokens"].append(dict(
+            id=vocabulary[content], content=content, single_word=False, lstrip=False, rstrip=special,
+            normalized=False, special=special))
+    learned["added_tokens"].sort(key=lambda token: token["id"])
+    processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", vocabulary["<s>"])])
+    tokenizer = Tokenizer.from_str(json.dumps(learned))
+    tokenizer.post_processor = processor
+    tokenizer.save(str(HERE / f"{kind}.json"))
+    tokenizer.encode_special_tokens = True
+    with open(HERE / f"{kind}.ids", "w") as file:
+        for text in all_texts:
+            ids = tokenizer.encode(text, add_special_tokens=False).ids
+            file.write(hashlib.sha256(struct.pack(f"<{len(ids)}I", *ids)).hexdigest()[:8] + "\n")
+
+
 def main():
     HERE.mkdir(exist_ok=True)
     all_texts = texts()
@@ -195,6 +233,8 @@ def main():
         byte_level(kind, all_texts)
     for kind in ["bpe", "unigram"]:
         piece(kind, all_texts)
+    for kind in ["metaspace", "gemma"]:
+        published(kind, all_texts)
 
 
 if __name__ == "__main__":

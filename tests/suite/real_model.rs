@@ -66,3 +66,19 @@ async fn an_engine_whose_step_takes_too_long_is_not_ready() {
         }
     }
 }
+
+/// The folder of a small model as Hugging Face publishes it, with tokenizer and template.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_of_safetensors_is_served() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let worker = Worker::spawn(&folder.join("tests/references/models/llama3"), &[]);
+    let loaded = worker.fact("model-loaded");
+    let loaded = &loaded["fact"]["model-loaded"];
+    assert_eq!((&loaded["architecture"], &loaded["name"]), (&json!("llama"), &json!("llama3")));
+    assert_eq!(loaded["context_length"], 256);
+    worker.ready().await;
+    let body =
+        json!({"messages": [{"role": "user", "content": "Hum."}], "max_tokens": 8, "seed": 1});
+    let frames = worker.execute(&body).await;
+    assert_eq!(frames.last().expect("frames").event, "end", "{frames:?}");
+}

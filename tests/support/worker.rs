@@ -134,7 +134,7 @@ impl Worker {
         format!("http://{address}{path}")
     }
 
-    async fn ready(&self) {
+    pub async fn ready(&self) {
         let until = Instant::now() + PATIENCE;
         while self.client.get(self.url("/ready")).send().await.expect("it answers").status() != 200
         {

@@ -24,6 +24,10 @@ impl Scratch {
         Scratch(path)
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     pub(crate) fn read(&self) -> Result<Gguf> {
         Gguf::open(&self.0).map(|(gguf, _)| gguf)
     }

@@ -151,7 +151,7 @@ fn scores(gguf: &Gguf, tokens: usize) -> Result<&[f32]> {
 }
 
 /// The byte that a token such as `<0x0A>` stands for.
-fn byte_of(text: impl AsRef<str>) -> Option<u8> {
+pub(super) fn byte_of(text: impl AsRef<str>) -> Option<u8> {
     let digits = text.as_ref().strip_prefix("<0x")?.strip_suffix('>')?;
     (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok()).flatten()
 }

@@ -244,47 +244,109 @@ const GOLDEN: &[(&str, &[u32])] = &[
     ),
 ];
 
-/// The texts and what the libraries that models are trained with make of them
-/// (`tests/references/make_tokenizers.py`).
-#[test]
-fn hard_texts_tokenize_as_the_references_do() {
-    use sha2::{Digest as _, Sha256};
+fn reference(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/references/tokenizers");
-    let read = |name: &str| std::fs::read_to_string(folder.join(name)).expect("it is committed");
+    folder.join(name)
+}
+
+/// That the tokenizer makes of 10,000 hard texts what `NAME.ids` says the libraries do that models
+/// are trained with (`tests/references/make_tokenizers.py`), and back.
+fn check_hard_texts(name: &str, tokenizer: &Tokenizer, back: impl Fn(&str) -> Option<String>) {
+    use sha2::{Digest as _, Sha256};
+    let read = |name: &str| std::fs::read_to_string(reference(name)).expect("it is committed");
     let texts: Vec<String> = serde_json::from_str(&read("texts.json")).expect("texts");
     assert_eq!(texts.len(), 10_000);
-    for kind in [
-        "smollm",
-        "gpt-2",
-        "llama-bpe",
-        "dbrx",
-        "tekken",
-        "qwen2",
-        "sentencepiece-bpe",
-        "sentencepiece-unigram",
-    ] {
-        let (gguf, _) = Gguf::open(&folder.join(format!("{kind}.gguf"))).expect("a sound file");
-        let tokenizer = Tokenizer::from_gguf(&gguf).expect("a known tokenizer");
-        let expected = read(&format!("{kind}.ids"));
-        let mut wrong = Vec::new();
-        for (text, expected) in texts.iter().zip(expected.lines()) {
-            let tokens = tokenizer.encode(text).expect("tokens");
-            let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
-            let digest = Sha256::digest(bytes);
-            let found: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-            if found != expected {
-                wrong.push((text, tokens.clone()));
-            }
-            if kind != "qwen2" {
-                let space = kind.starts_with("sentencepiece") && !text.is_empty();
-                let back = decoded(&tokenizer, &tokens);
-                assert_eq!(
-                    back[usize::from(space)..],
-                    text.replace('▁', if space { " " } else { "▁" })
-                );
-            }
+    let expected = read(&format!("{name}.ids"));
+    let mut wrong = Vec::new();
+    for (text, expected) in texts.iter().zip(expected.lines()) {
+        let tokens = tokenizer.encode(text).expect("tokens");
+        let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+        let digest = Sha256::digest(bytes);
+        let found: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+        if found != expected {
+            wrong.push((text, tokens.clone()));
         }
-        let first = wrong.first();
-        assert!(wrong.is_empty(), "{kind}: {} texts differ, first {first:?}", wrong.len());
+        if let Some(back) = back(text) {
+            assert_eq!(decoded(tokenizer, &tokens), back, "{name}");
+        }
+    }
+    let first = wrong.first();
+    assert!(wrong.is_empty(), "{name}: {} texts differ, first {first:?}", wrong.len());
+}
+
+#[test]
+fn hard_texts_tokenize_as_the_references_do() {
+    let kinds = ["smollm", "gpt-2", "llama-bpe", "dbrx", "tekken", "qwen2"];
+    for kind in kinds.into_iter().chain(["sentencepiece-bpe", "sentencepiece-unigram"]) {
+        let (gguf, _) = Gguf::open(&reference(&format!("{kind}.gguf"))).expect("a sound file");
+        let tokenizer = Tokenizer::from_gguf(&gguf).expect("a known tokenizer");
+        check_hard_texts(kind, &tokenizer, |text| match kind {
+            "qwen2" => None, // composes characters
+            "sentencepiece-bpe" | "sentencepiece-unigram" if !text.is_empty() => {
+                Some(format!(" {}", text.replace('▁', " ")))
+            }
+            _ => Some(text.to_owned()),
+        });
+    }
+}
+
+fn published(kind: &str) -> Tokenizer {
+    let json = std::fs::read(reference(&format!("{kind}.json"))).expect("it is committed");
+    let config = serde_json::json!({ "bos_token": { "content": "<s>" }, "eos_token": "</s>" });
+    let config = config.as_object().expect("an object");
+    Tokenizer::from_json(&json, config, &[2, 9_999]).expect("a known tokenizer")
+}
+
+#[test]
+fn published_tokenizers_make_what_their_library_makes() {
+    for kind in ["smollm", "llama-bpe", "qwen2"] {
+        check_hard_texts(kind, &published(kind), |text| (kind != "qwen2").then(|| text.to_owned()));
+    }
+    for kind in ["metaspace", "gemma"] {
+        check_hard_texts(kind, &published(kind), |_| None);
+    }
+}
+
+#[test]
+fn a_published_tokenizer_keeps_marks_apart() {
+    for kind in ["metaspace", "gemma"] {
+        let tokenizer = published(kind);
+        assert_eq!((tokenizer.bos(), tokenizer.add_bos()), (Some(1), true), "{kind}");
+        assert_eq!((tokenizer.bos_text(), tokenizer.eos_text()), ("<s>", "</s>"));
+        assert!(tokenizer.ends(2) && !tokenizer.ends(1));
+        let marked = |text: &str| tokenizer.encode_marked(text, str::to_owned).expect("tokens");
+        let plain = |text: &str| tokenizer.encode(text).expect("tokens");
+        // A mark takes the white space behind it where the file says so, and no space is put there.
+        let end = marked("<|end|>");
+        assert_eq!(end.len(), 1);
+        assert!(plain("<|end|>").len() > 1, "{kind}: a prompt can't write a mark");
+        assert_eq!(marked("<|end|>  \nthe bee"), marked("<|end|>the bee"));
+        let after = &marked("<|end|>the")[1..];
+        assert_eq!(decoded(&tokenizer, after), "the", "{kind}");
+        let before = if kind == "metaspace" { " " } else { "" };
+        assert_eq!(
+            decoded(&tokenizer, &plain("the   queen\n蜂")),
+            format!("{before}the   queen\n蜂")
+        );
+    }
+    for (json, expected) in [
+        ("{}", "tokenizer.json: "),
+        (
+            "{\"version\":\"1.0\",\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"a\":0},\"unk_token\":\"a\"}}",
+            "neither BPE nor unigram",
+        ),
+        (
+            "{\"version\":\"1.0\",\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}",
+            "its decoder is unknown",
+        ),
+        (
+            "{\"version\":\"1.0\",\"decoder\":{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true,\
+          \"use_regex\":true},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":4000000000},\"merges\":[]}}",
+            "expected ids from 0 to",
+        ),
+    ] {
+        let built = Tokenizer::from_json(json.as_bytes(), &serde_json::Map::new(), &[]);
+        let error = built.map(|_| ()).expect_err(expected).to_string();
+        assert!(error.contains(expected), "expected '{expected}' in '{error}'");
     }
 }
