@@ -17,6 +17,7 @@ build: toolchain
 test: toolchain model
 	$(CARGO) fmt --check
 	$(CARGO) fmt --all --check --manifest-path filters/Cargo.toml
+	$(CARGO) fmt --all --check --manifest-path tests/guests/Cargo.toml
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --all-targets --manifest-path filters/Cargo.toml -- -D warnings
 	$(CARGO) test --locked --release --manifest-path filters/Cargo.toml
@@ -82,4 +83,5 @@ $(MODEL):
 # rustup reads rust-toolchain.toml; where it can't add what is missing by itself, this does.
 toolchain:
 	@rustup target list --installed | grep -qx wasm32-unknown-unknown || rustup target add wasm32-unknown-unknown
+	@rustup target list --installed | grep -qx wasm32-wasip2 || rustup target add wasm32-wasip2
 	@rustup component list --installed | grep -q '^clippy' || rustup component add clippy rustfmt

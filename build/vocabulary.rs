@@ -178,7 +178,8 @@ fn define_variant(
     );
     let (mut kinds, mut names, mut samples) = (String::new(), String::new(), String::new());
     let (mut texts, mut cases) = (String::new(), String::new());
-    for case in &variant.cases {
+    let mut places = String::new();
+    for (place, case) in variant.cases.iter().enumerate() {
         let Some(ty) = &case.ty else {
             return Err(format!("{rust}.{}: every case carries a record", case.name));
         };
@@ -186,6 +187,7 @@ fn define_variant(
         let _ = writeln!(code, "        /// See [`{ty}`].");
         let _ = writeln!(code, "        #[component(name = \"{kind}\")]\n        {camel}({ty}),");
         let _ = writeln!(kinds, "                {rust}::{camel}(_) => \"{kind}\",");
+        let _ = writeln!(places, "                {rust}::{camel}(_) => {place},");
         let _ = write!(names, "\"{kind}\", ");
         let _ = writeln!(texts, "                {rust}::{camel}(fields) => fields.texts(change),");
         let _ = write!(samples, "{rust}::{camel}({ty}::sample()), ");
@@ -199,7 +201,8 @@ fn define_variant(
         "    }}\n    impl {rust} {{\n        /// Every kind, in the order of the contract.\n        \
          pub const KINDS: &[&str] = &[{names}];\n        /// Its kind, as the contract names it.\n        \
          pub const fn kind(&self) -> &'static str {{\n            match self {{\n{kinds}            }}\n        \
-         }}\n        /// One of every kind, with made-up values, for trials.\n        \
+         }}\n        /// Its kind's place in [`Self::KINDS`].\n        pub const fn place(&self) -> usize {{\n            \
+         match self {{\n{places}            }}\n        }}\n        /// One of every kind, with made-up values, for trials.\n        \
          pub fn samples() -> Vec<{rust}> {{ vec![{samples}] }}\n        /// The first \
          of the samples.\n        pub fn sample() -> {rust} {{ Self::samples().swap_remove(0) }}\n        \
          /// Shows every text inside to `change`.\n        pub fn texts(&mut self, change: &mut dyn \

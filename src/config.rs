@@ -47,6 +47,13 @@ pub struct ServeFlags {
     /// Record every fact as it is before any filter, for `filter replay`; the file is its owner's alone
     #[arg(long, env = "RBEES_RECORD", value_name = "FILE")]
     record: Option<PathBuf>,
+    /// Look for changes of the filters by polling alone, where no file events come
+    #[arg(long, env = "RBEES_FILTERS_POLL", value_parser = BoolishValueParser::new(),
+        num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    filters_poll: Option<bool>,
+    /// Folder of the worker's own for compiled filters [default: rbees-workerd in the user's cache]
+    #[arg(long, env = "RBEES_FILTER_CACHE", value_name = "DIR")]
+    filter_cache: Option<PathBuf>,
     /// How narrations look on stdout [default: human on a terminal, else json]
     #[arg(long, env = "RBEES_NARRATION", value_enum)]
     narration: Option<NarrationForm>,
@@ -125,6 +132,10 @@ pub struct Config {
     pub filters: Option<PathBuf>,
     /// Where told facts are recorded, if anywhere.
     pub record: Option<PathBuf>,
+    /// Whether changes of the filters are polled for, without file events.
+    pub filters_poll: bool,
+    /// Where compiled filters are kept; nowhere where there is no place for it.
+    pub filter_cache: Option<PathBuf>,
     /// How narrations look on stdout.
     pub form: Form,
     /// The pool manager, where there is one.
@@ -229,6 +240,8 @@ impl ServeFlags {
             address: SocketAddr::new(host, flags.port.unwrap_or(PORT)),
             filters: flags.filters,
             record: flags.record,
+            filters_poll: flags.filters_poll == Some(true),
+            filter_cache: flags.filter_cache.or_else(user_cache),
             form: match flags.narration {
                 Some(NarrationForm::Json) => Form::Json,
                 Some(NarrationForm::Human) => Form::Human,
@@ -251,6 +264,13 @@ impl ServeFlags {
             hosts,
         })
     }
+}
+
+/// Where the user's caches lie, as the XDG base directories have it.
+fn user_cache() -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))?;
+    Some(base.join("rbees-workerd").join("filters"))
 }
 
 fn wrong(message: impl Into<String>) -> Error {

@@ -20,8 +20,8 @@ pub const LOAD_PROGRESS_MS_MIN: u64 = 500;
 
 /// Filters in one chain.
 pub const FILTERS_MAX: usize = 16;
-/// Largest component file, bytes.
-pub const FILTER_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Largest component file, bytes: guests that bring a language's runtime are large.
+pub const FILTER_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Largest `filters.toml`, bytes.
 pub const MANIFEST_BYTES_MAX: u64 = 256 * 1024;
 /// Instances of filters at one time: of all jobs, through all chains.
@@ -36,18 +36,54 @@ pub const FILTER_START_MS: u64 = 250;
 pub const FILTER_MEMORY_MIB: u64 = 32;
 /// Most memory that a manifest can grant an instance, MiB.
 pub const FILTER_MEMORY_MIB_MAX: u64 = 128;
-/// Elements of a table that one filter instance may hold.
+/// Elements of all tables together that one filter instance may hold.
 pub const FILTER_TABLE_MAX: usize = 20_000;
+/// Memories of one filter instance; guests of several modules share one.
+pub const FILTER_MEMORIES_MAX: u32 = 2;
+/// Tables of one filter instance.
+pub const FILTER_TABLES_MAX: u32 = 8;
+/// Core instances that one filter instance is linked of.
+pub const FILTER_CORE_INSTANCES_MAX: u32 = 64;
+/// What the host keeps for one instance beside its memories and tables, bytes.
+pub const FILTER_STATE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Handles of WASI's stand-ins that one instance may hold.
+pub const FILTER_HANDLES_MAX: u32 = 1_024;
+/// Random bytes that one call to WASI gives, bytes.
+pub const FILTER_RANDOM_BYTES_MAX: u64 = 64 * 1024;
+/// Bytes that a guest is told it may write to its stderr or stdout at once.
+pub const FILTER_WRITE_BYTES_MAX: u64 = 4 * 1024;
 /// What one call may return or pass to an import, bytes (strings and lists, lifted).
 pub const FILTER_RETURN_BYTES_MAX: usize = 1024 * 1024;
+/// Generated text that a filter may take in without giving any out, bytes.
+pub const FILTER_TEXT_HELD_BYTES_MAX: usize = 64 * 1024;
+/// Differences of a shadow filter that are kept to be looked at.
+pub const SHADOW_SAMPLES_MAX: usize = 16;
 /// Failures in a row after which a filter is quarantined.
 pub const FILTER_FAILURES_MAX: u32 = 3;
 /// Length of a line that a filter logs, characters.
 pub const FILTER_LOG_CHARS_MAX: usize = 512;
+/// What of its stderr a failing filter's reason repeats, characters.
+pub const FILTER_COMPLAINT_CHARS_MAX: usize = 300;
 /// Lines that one instance may log.
 pub const FILTER_LOG_LINES_MAX: u32 = 100;
 /// Period of the epoch ticker: the resolution of every time limit on filters, ms.
 pub const EPOCH_TICK_MS: u64 = 1;
+/// Memory that compiling one filter may take, bytes.
+pub const COMPILE_MEMORY_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+/// CPU time that compiling one filter may take, s.
+pub const COMPILE_CPU_S: u64 = 120;
+/// Time that compiling one filter may take, ms.
+pub const COMPILE_MS: u64 = 180_000;
+/// Compiled code of one filter, bytes.
+pub const COMPILED_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Compiled filters kept on disk.
+pub const COMPILED_FILES_MAX: usize = 64;
+/// Components kept in memory that served lately.
+pub const COMPONENTS_RECENT_MAX: usize = 8;
+/// Links followed on the way to one file.
+pub const LINKS_MAX: usize = 16;
+/// Quiet time before a reload where nobody was seen to close what they wrote, ms.
+pub const RELOAD_QUIET_MS: u64 = 500;
 /// Quiet time after a file event before a reload, ms.
 pub const RELOAD_DEBOUNCE_MS: u64 = 50;
 /// Period of the poll that finds changes where no file events come, ms.
@@ -304,6 +340,8 @@ pub const WORKER_ID_BYTES_MAX: usize = 128;
 const _: () = {
     assert!(FILTER_CALL_MS <= FILTER_CALL_MS_MAX && FILTER_CALL_MS >= EPOCH_TICK_MS);
     assert!(FILTER_MEMORY_MIB <= FILTER_MEMORY_MIB_MAX);
+    assert!(RELOAD_DEBOUNCE_MS < RELOAD_QUIET_MS && RELOAD_QUIET_MS < RELOAD_POLL_MS);
+    assert!(COMPILE_CPU_S * 1_000 < COMPILE_MS && COMPILED_BYTES_MAX > FILTER_FILE_BYTES_MAX);
     assert!(QUEUE_JOBS <= QUEUE_JOBS_MAX);
     assert!(JOB_TIMEOUT_MS <= JOB_TIMEOUT_MS_MAX);
     assert!(SLOTS <= SLOTS_MAX && KV_MIB <= KV_MIB_MAX);

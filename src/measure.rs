@@ -33,6 +33,21 @@ pub const NARRATIONS: &str = "worker_narrations_total";
 /// Narrations lost, by `sink`.
 pub const NARRATIONS_LOST: &str = "worker_narrations_lost_total";
 
+/// Calls of a filter, by `filter`, like all of these.
+pub const FILTER_CALLS: &str = "worker_filter_calls_total";
+/// Time spent in them, s.
+pub const FILTER_BUSY: &str = "worker_filter_busy_seconds";
+/// Calls that failed.
+pub const FILTER_FAILURES: &str = "worker_filter_failures_total";
+/// Narrations that it left no sink.
+pub const FILTER_DROPS: &str = "worker_filter_drops_total";
+/// What a shadow would have changed.
+pub const FILTER_DIFFERENCES: &str = "worker_filter_shadow_differences_total";
+/// Whether it is not called any more.
+pub const FILTER_QUARANTINED: &str = "worker_filter_quarantined";
+/// Chain since which it serves as it is.
+pub const FILTER_GENERATION: &str = "worker_filter_generation";
+
 /// Steps that fit a small model on a busy CPU and a large one on a card alike, s.
 const SECONDS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -119,6 +134,42 @@ pub fn narrations_lost(count: u64, sink: &'static str) {
     counter!(NARRATIONS_LOST, "sink" => sink).increment(count);
 }
 
+/// What one filter did, since its name came into the chain.
+#[derive(Clone, Copy, Debug)]
+pub struct FilterFigures {
+    /// Calls, failed ones included.
+    pub calls: u64,
+    /// Time spent in them, µs.
+    pub busy_us: u64,
+    /// Calls that failed.
+    pub failures: u64,
+    /// Narrations that it left no sink.
+    pub drops: u64,
+    /// What it would have changed as a shadow.
+    pub differences: u64,
+    /// Whether it failed too often to be called.
+    pub quarantined: bool,
+    /// Generation of the chain since which it serves as it is.
+    pub generation: u64,
+}
+
+/// Sets the series of one filter to what was counted elsewhere.
+pub fn filter(name: &str, figures: FilterFigures) {
+    let series = [
+        (FILTER_CALLS, figures.calls),
+        (FILTER_FAILURES, figures.failures),
+        (FILTER_DROPS, figures.drops),
+        (FILTER_DIFFERENCES, figures.differences),
+    ];
+    for (metric, value) in series {
+        counter!(metric, "filter" => name.to_owned()).absolute(value);
+    }
+    gauge!(FILTER_BUSY, "filter" => name.to_owned()).set(figures.busy_us as f64 / 1e6);
+    let quarantined = f64::from(u8::from(figures.quarantined));
+    gauge!(FILTER_QUARANTINED, "filter" => name.to_owned()).set(quarantined);
+    gauge!(FILTER_GENERATION, "filter" => name.to_owned()).set(figures.generation as f64);
+}
+
 /// What is looked at rather than counted.
 pub struct Gauges {
     /// Jobs that the engine computes.
@@ -174,6 +225,13 @@ fn describe() {
     describe_gauge!(UPTIME, "Age of the process.");
     describe_counter!(NARRATIONS, "Narrations delivered, by kind and sink.");
     describe_counter!(NARRATIONS_LOST, "Narrations lost, by sink.");
+    describe_counter!(FILTER_CALLS, "Calls of a filter.");
+    describe_gauge!(FILTER_BUSY, "Time spent in the calls of a filter.");
+    describe_counter!(FILTER_FAILURES, "Calls of a filter that failed.");
+    describe_counter!(FILTER_DROPS, "Narrations that a filter left no sink.");
+    describe_counter!(FILTER_DIFFERENCES, "What a shadow filter would have changed.");
+    describe_gauge!(FILTER_QUARANTINED, "Whether a filter failed too often to be called.");
+    describe_gauge!(FILTER_GENERATION, "Chain since which a filter serves as it is.");
     for outcome in Outcome::ALL {
         counter!(REQUESTS, "outcome" => outcome.label()).increment(0);
     }

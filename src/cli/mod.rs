@@ -10,6 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::ServeFlags;
 use crate::error::{Error, Kind, Result};
+use crate::filter::compile;
 use crate::http::contract;
 use crate::worker;
 
@@ -33,6 +34,9 @@ enum Command {
     /// Check, try, measure and make filters
     #[command(subcommand)]
     Filter(filter::FilterCommand),
+    /// Compile one filter, from stdin to stdout; the worker calls itself so
+    #[command(name = compile::SUBCOMMAND, hide = true)]
+    CompileFilter,
 }
 
 /// Runs what was asked for; the code is for a subcommand that did its work and has something to say by it.
@@ -49,6 +53,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             worker::run(flags.validate(stdout().is_terminal())?).map(|()| ExitCode::SUCCESS)
         }
         Command::Filter(command) => filter::run(command),
+        Command::CompileFilter => compile::child().map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -27,8 +27,13 @@ pub fn read(path: &Path) -> Result<ServeFlags> {
         flags.api_token_file = None; // the environment wins over the file, here too
     }
     let folder = path.parent().unwrap_or(Path::new(""));
-    for path in [&mut flags.model, &mut flags.filters, &mut flags.record, &mut flags.api_token_file]
-    {
+    for path in [
+        &mut flags.model,
+        &mut flags.filters,
+        &mut flags.filter_cache,
+        &mut flags.record,
+        &mut flags.api_token_file,
+    ] {
         *path = path.take().map(|path| folder.join(path));
     }
     Ok(flags)
@@ -52,6 +57,8 @@ impl ServeFlags {
             port: flags.port.or(self.port),
             filters: flags.filters.or(self.filters),
             record: flags.record.or(self.record),
+            filters_poll: flags.filters_poll.or(self.filters_poll),
+            filter_cache: flags.filter_cache.or(self.filter_cache),
             narration: flags.narration.or(self.narration),
             callback_url: flags.callback_url.or(self.callback_url),
             advertise: flags.advertise.or(self.advertise),

@@ -17,11 +17,11 @@ use super::job_log::JobLog;
 use super::record::Recorder;
 use super::stdout::Stdout;
 use crate::error::{Error, Kind, Result};
-use crate::filter::{Chains, Instances, Verdict};
-use crate::limits::{LANE_FACTS_MAX, LANES};
+use crate::filter::{Chains, Instances, TextRun, Verdict};
+use crate::limits::{FACT_CHARS_MAX, LANE_FACTS_MAX, LANES};
 use crate::measure::{self, Outcome};
 use crate::narration::facts::NarrationLost;
-use crate::narration::{Fact, Narrator, Outlet, Scope, Sinks, Told, wire};
+use crate::narration::{Fact, Narrator, Outlet, Scope, Sinks, Told, clean, wire};
 use crate::private::Private;
 
 /// What a lane works on, in order.
@@ -215,6 +215,11 @@ impl Feed {
         self.push(Item::End { job: self.line.clone(), end });
     }
 
+    /// Whether its log has ended, so that nothing of it would reach anybody.
+    pub fn ended(&self) -> bool {
+        self.line.log.ended()
+    }
+
     /// Whose facts these are.
     pub const fn scope(&self) -> &Scope {
         &self.scope
@@ -239,6 +244,28 @@ const fn outcome(end: &Result<End, Failure>) -> Outcome {
     }
 }
 
+/// A token's event after filters, where there is any text by now. How likely the tokens were is left out:
+/// it repeats their text.
+fn filtered_token(job: &Line, text: String, index: u32) {
+    if !text.is_empty() {
+        job.log.append(Event::Token(Token { t: text, i: index, logprobs: Vec::new() }));
+    }
+}
+
+/// Ends a job whose text a filter failed on: what it would have taken out can't be known.
+fn fail_text(job: &Line, withheld: &wire::Withheld) {
+    let message = format!(
+        "the filter {} failed on the generated text, the rest of which is withheld",
+        clean::line(&withheld.filter, FACT_CHARS_MAX)
+    );
+    tracing::warn!(filter = %withheld.filter, reason = %withheld.reason, "{message}");
+    job.log.append(Event::Error(Failure {
+        code: Code::InferenceFailed,
+        message,
+        retriable: false,
+    }));
+}
+
 /// One thread of the pipeline, with the filter instances of its jobs.
 struct LaneWorker {
     pipeline: Arc<Pipeline>,
@@ -246,8 +273,29 @@ struct LaneWorker {
     chains: Arc<Chains>,
     narrator: Narrator,
     stdout: Arc<Stdout>,
-    jobs: HashMap<u64, Instances>,
+    jobs: HashMap<u64, Work>,
     own: Instances,
+}
+
+/// A job's own instances of the filters.
+#[derive(Default)]
+struct Work {
+    instances: Instances,
+    text: Text,
+}
+
+/// How the generated text of a job goes.
+#[derive(Default)]
+enum Text {
+    /// There was none yet.
+    #[default]
+    Ahead,
+    /// Straight to the log: no filter is turned on for it.
+    Straight,
+    /// Through filters; and the index of the last token.
+    Filtered(Box<TextRun>, u32),
+    /// A filter failed on it: nothing of it goes out any more.
+    Withheld,
 }
 
 impl LaneWorker {
@@ -275,33 +323,67 @@ impl LaneWorker {
                 self.own = own;
             }
             Item::Told { told, job: Some(job) } => {
-                let mut instances = self.jobs.remove(&job.number).unwrap_or_default();
-                if let Some(json) = self.narrate(*told, &mut instances)
+                let mut work = self.jobs.remove(&job.number).unwrap_or_default();
+                if let Some(json) = self.narrate(*told, &mut work.instances)
                     && !job.log.append(Event::Narration(wire::event(&json).into()))
                 {
                     self.pipeline.lose("sse");
                 }
-                self.jobs.insert(job.number, instances);
+                self.jobs.insert(job.number, work);
             }
             Item::Asked { told, reply } => {
                 let json = self.narrate(*told, &mut Instances::default());
                 let _ = reply.send(json.map(|json| wire::event(&json))); // nobody may wait any more
             }
             Item::Token { job, text, index, logprobs } => {
-                let t = text.expose().to_owned();
-                job.log.append(Event::Token(Token { t, i: index, logprobs }));
+                self.token(&job, &text, index, logprobs);
             }
             Item::Metrics { job, tokens_per_sec, resident_bytes } => {
                 job.log.append(Event::Metrics(Metrics { tokens_per_sec, resident_bytes }));
             }
-            Item::End { job, end } => {
-                job.log.append(match end {
-                    Ok(end) => Event::End(end),
-                    Err(failure) => Event::Error(failure),
-                });
-                self.jobs.remove(&job.number);
+            Item::End { job, end } => self.end(&job, end),
+        }
+    }
+
+    /// One piece of generated text, through the filters that are turned on for it.
+    fn token(&mut self, job: &Line, text: &Private, index: u32, logprobs: Vec<TokenLogprob>) {
+        let work = self.jobs.entry(job.number).or_default();
+        if matches!(work.text, Text::Ahead) {
+            let run = TextRun::begin(&self.chains.current());
+            work.text = run.map_or(Text::Straight, |run| Text::Filtered(Box::new(run), index));
+        }
+        match &mut work.text {
+            Text::Straight => {
+                let t = text.expose().to_owned();
+                job.log.append(Event::Token(Token { t, i: index, logprobs }));
+            }
+            Text::Filtered(run, last) => {
+                *last = index;
+                match run.push(text.expose(), &mut |fact| self.narrator.tell(fact)) {
+                    Ok(text) => filtered_token(job, text, index),
+                    Err(withheld) => {
+                        work.text = Text::Withheld;
+                        fail_text(job, &withheld);
+                    }
+                }
+            }
+            Text::Ahead | Text::Withheld => {}
+        }
+    }
+
+    /// The end of a job. Text that a filter held back goes before a good one.
+    fn end(&mut self, job: &Line, end: Result<End, Failure>) {
+        let work = self.jobs.remove(&job.number).unwrap_or_default();
+        if let (Text::Filtered(run, index), Ok(_)) = (work.text, &end) {
+            match run.finish(&mut |fact| self.narrator.tell(fact)) {
+                Ok(text) => filtered_token(job, text, index),
+                Err(withheld) => return fail_text(job, &withheld),
             }
         }
+        job.log.append(match end {
+            Ok(end) => Event::End(end),
+            Err(failure) => Event::Error(failure),
+        });
     }
 
     /// Leads one fact through the chain and writes it to stdout where it goes there; returns its JSON
@@ -312,8 +394,11 @@ impl LaneWorker {
         }
         let Told { context, narration } = told;
         let chain = self.chains.current();
+        let kind = narration.fact.place();
         let mut tell = |fact| self.narrator.tell(fact);
-        match chain.narrate(instances, &context, narration, &mut tell) {
+        let verdict = chain.narrate(instances, &context, narration, &mut tell);
+        self.chains.decisions().count(kind, &verdict);
+        match verdict {
             Verdict::Dropped => None,
             Verdict::Withheld(withheld) => {
                 self.stdout.withheld(

@@ -152,8 +152,12 @@ impl Engine {
         }
         for at in 0..self.slots.len() {
             let by = self.slots[at].as_ref().and_then(|slot| slot.job.ended_by());
+            let ended = self.slots[at].as_ref().is_some_and(|slot| slot.job.feed.ended());
             if let Some(by) = by {
                 self.finish(at, Outcome::Cancelled(by));
+            } else if ended {
+                let why = "a filter failed on the generated text, the rest of which is withheld";
+                self.finish(at, Outcome::Failed(Error::new(Kind::Inference, why)));
             }
         }
     }

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::component::{Component, Failure, Instance};
 use super::host::Host;
+use super::stats::Stats;
 use crate::limits::FILTER_FAILURES_MAX;
 use crate::narration::facts::FilterQuarantined;
 use crate::narration::wire::Withheld;
@@ -36,12 +37,22 @@ pub struct Entry {
     pub timeout: Duration,
     /// Memory that an instance may hold, MiB.
     pub memory_mib: u64,
+    /// Whether generated text goes through it.
+    pub text: bool,
+    /// Whether it works on copies, whose fate is only counted.
+    pub shadow: bool,
+    /// Where its code comes from: a path, or `builtin:` and a name.
+    pub source: String,
+    /// Generation of the chain in which it began to serve as it is.
+    pub since: u64,
+    /// What it did so far.
+    pub stats: Arc<Stats>,
     failures: AtomicU32,
 }
 
 impl Entry {
-    /// A place for `component` under `name`.
-    pub const fn new(
+    /// A place for `component` under `name`, of which nothing was counted yet.
+    pub fn new(
         name: Arc<str>,
         component: Arc<Component>,
         config: String,
@@ -49,8 +60,20 @@ impl Entry {
         timeout: Duration,
         memory_mib: u64,
     ) -> Self {
-        let failures = AtomicU32::new(0);
-        Entry { name, component, config, on_failure, timeout, memory_mib, failures }
+        Entry {
+            name,
+            component,
+            config,
+            on_failure,
+            timeout,
+            memory_mib,
+            text: false,
+            shadow: false,
+            source: String::new(),
+            since: 0,
+            stats: Arc::default(),
+            failures: AtomicU32::new(0),
+        }
     }
 
     /// Whether it failed too often to be called again.
@@ -63,8 +86,15 @@ impl Entry {
         Instance::start(host, &self.component, &self.name, self.memory_mib, &self.config)
     }
 
+    /// Ends a row of failures.
+    pub(super) fn count_success(&self) {
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Counts a failure; the one that quarantines the filter is to be told.
-    fn count_failure(&self, failure: &Failure) -> Option<Fact> {
+    pub(super) fn count_failure(&self, failure: &Failure) -> Option<Fact> {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         (failures == FILTER_FAILURES_MAX).then(|| {
             Fact::FilterQuarantined(FilterQuarantined {
@@ -107,6 +137,11 @@ impl Chain {
         Chain { host, entries, generation }
     }
 
+    /// The engine that they run in.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
     /// The filters in order.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
@@ -139,20 +174,25 @@ impl Chain {
             match self.step(entry, slot, context, &narration) {
                 Ok(mut returned) => {
                     returned.sinks = narrow(narration.sinks, returned.sinks);
-                    narration = returned;
-                    clean::narration(&mut narration);
+                    clean::narration(&mut returned);
+                    if entry.shadow {
+                        entry.stats.compare(context, &narration, &returned);
+                    } else {
+                        narration = returned;
+                    }
                 }
                 Err(failure) => {
                     if let Some(fact) = entry.count_failure(&failure) {
                         tell(fact);
                     }
-                    if entry.on_failure == OnFailure::Withhold {
+                    if entry.on_failure == OnFailure::Withhold && !entry.shadow {
                         let filter = entry.name.to_string();
                         return Verdict::Withheld(Withheld { filter, reason: failure.0 });
                     }
                 }
             }
             if narration.sinks == Sinks::empty() {
+                entry.stats.drop_one();
                 return Verdict::Dropped;
             }
         }
@@ -174,10 +214,11 @@ impl Chain {
             Some(instance) => instance,
             None => entry.start(&self.host)?,
         };
-        let returned = instance.narrate(context, narration, entry.timeout)?;
-        if entry.failures.load(Ordering::Relaxed) != 0 {
-            entry.failures.store(0, Ordering::Relaxed);
-        }
+        let began = Instant::now();
+        let returned = instance.narrate(context, narration, entry.timeout);
+        entry.stats.call(began.elapsed(), returned.is_err());
+        let returned = returned?;
+        entry.count_success();
         *slot = Some(instance);
         Ok(returned)
     }

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use wasmtime::Store;
+use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Func, InstancePre, Lower};
 
-use super::host::bindings::{NarrationFilter, NarrationFilterPre};
+use super::host::bindings::{NarrationFilter, NarrationFilterIndices};
 use super::host::{Host, State, allow};
 use crate::limits::FILTER_START_MS;
 use crate::narration::vocabulary::types::Description;
@@ -18,36 +19,66 @@ use crate::narration::{Context, Fact, Narration, clean};
 /// The version of the contract that this worker speaks.
 pub const CONTRACT: &str = "0.1.0";
 const INTERFACE: &str = "rbees:narration/filter@";
+/// The optional second interface: generated text.
+const TEXT: &str = "rbees:narration/text@0.1.0";
 
 /// A compiled filter that has said what it is.
 pub struct Component {
-    pre: NarrationFilterPre<State>,
+    ready: Ready,
     digest: String,
     description: Description,
     kinds: Option<HashSet<String>>,
+}
+
+/// All but the store of an instance.
+struct Ready {
+    pre: InstancePre<State>,
+    exports: NarrationFilterIndices,
+    /// `push` and `finish`, where it exports them.
+    text: Option<(ComponentExportIndex, ComponentExportIndex)>,
 }
 
 /// Why a filter can't be used or a call failed: one line for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure(pub String);
 
+impl Failure {
+    /// The same with the last words of the filter, where it had any.
+    #[must_use]
+    pub fn with(mut self, complaint: &str) -> Self {
+        if !complaint.is_empty() {
+            self.0.push_str(": ");
+            self.0.push_str(complaint);
+        }
+        self
+    }
+}
+
 impl Component {
     /// Compiles `bytes` and asks the component what it is, in an instance of at most `memory_mib`.
     pub fn load(host: &Host, bytes: &[u8], memory_mib: u64) -> Result<Self, Failure> {
         let _timed = host.awake();
         let digest = digest(bytes);
-        let bytes = as_component(bytes)?;
-        let component = wasmtime::component::Component::from_binary(host.engine(), &bytes)
-            .map_err(|e| Failure(format!("is no valid component: {}", first_line(&e))))?;
+        let component = host.compile(&digest, bytes)?;
         check_contract(host, &component)?;
-        let pre =
-            host.linker().instantiate_pre(&component).and_then(NarrationFilterPre::new).map_err(
-                |e| Failure(format!("does not fit the contract {CONTRACT}: {}", first_line(&e))),
-            )?;
-        let mut instance = Instance::bare(host, &pre, &"filter".into(), memory_mib)?;
+        let ready = Ready::new(host, &component).map_err(|e| {
+            Failure(format!("does not fit the contract {CONTRACT}: {}", first_line(&e)))
+        })?;
+        let mut instance = Instance::bare(host, &ready, &"filter".into(), memory_mib)?;
         let description = instance.describe()?;
         let kinds = description.kinds.as_ref().map(|kinds| kinds.iter().cloned().collect());
-        Ok(Component { pre, digest, description, kinds })
+        Ok(Component { ready, digest, description, kinds })
+    }
+
+    /// What it imports, by name.
+    pub fn imports(&self, host: &Host) -> Vec<String> {
+        let ty = self.ready.pre.component().component_type();
+        ty.imports(host.engine()).map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// Whether it can take generated text.
+    pub const fn takes_text(&self) -> bool {
+        self.ready.text.is_some()
     }
 
     /// SHA-256 of the file, hexadecimal.
@@ -60,15 +91,21 @@ impl Component {
         &self.description
     }
 
-    /// What it imports, by name.
-    pub fn imports(&self, host: &Host) -> Vec<String> {
-        let ty = self.pre.instance_pre().component().component_type();
-        ty.imports(host.engine()).map(|(name, _)| name.to_owned()).collect()
-    }
-
     /// Whether it wants facts of this kind.
     pub fn wants(&self, kind: &str) -> bool {
         self.kinds.as_ref().is_none_or(|kinds| kinds.contains(kind))
+    }
+}
+
+impl Ready {
+    fn new(host: &Host, component: &wasmtime::component::Component) -> wasmtime::Result<Self> {
+        let pre = host.linker(component)?.instantiate_pre(component)?;
+        let exports = NarrationFilterIndices::new(&pre)?;
+        let text = component.get_export_index(None, TEXT).and_then(|text| {
+            let named = |name| component.get_export_index(Some(&text), name);
+            Some((named("push")?, named("finish")?))
+        });
+        Ok(Ready { pre, exports, text })
     }
 }
 
@@ -81,6 +118,7 @@ pub fn digest(bytes: &[u8]) -> String {
 pub struct Instance {
     store: Store<State>,
     bindings: NarrationFilter,
+    text: Option<(Func, Func)>,
 }
 
 impl Instance {
@@ -92,31 +130,34 @@ impl Instance {
         memory_mib: u64,
         config: &str,
     ) -> Result<Self, Failure> {
-        let mut instance = Self::bare(host, &component.pre, name, memory_mib)?;
+        let mut instance = Self::bare(host, &component.ready, name, memory_mib)?;
         let limit = Duration::from_millis(FILTER_START_MS);
         allow(&mut instance.store, limit);
         instance
             .bindings
             .rbees_narration_filter()
             .call_configure(&mut instance.store, config)
-            .map_err(|e| failed("configure", limit, &e))?
+            .map_err(|e| instance.failed("configure", limit, &e))?
             .map_err(|refusal| {
                 Failure(format!("refused its configuration: {}", clean::line(&refusal, 300)))
             })?;
         Ok(instance)
     }
 
-    fn bare(
-        host: &Host,
-        pre: &NarrationFilterPre<State>,
-        name: &Arc<str>,
-        memory_mib: u64,
-    ) -> Result<Self, Failure> {
+    fn bare(host: &Host, ready: &Ready, name: &Arc<str>, memory_mib: u64) -> Result<Self, Failure> {
         let mut store = host.store(name, memory_mib);
         let limit = Duration::from_millis(FILTER_START_MS);
         allow(&mut store, limit);
-        let bindings = pre.instantiate(&mut store).map_err(|e| failed("start", limit, &e))?;
-        Ok(Instance { store, bindings })
+        let instance = match ready.pre.instantiate(&mut store) {
+            Ok(instance) => instance,
+            Err(e) => return Err(failed("start", limit, &e).with(store.data_mut().log.complaint())),
+        };
+        let bindings = ready.exports.load(&mut store, &instance);
+        let bindings = bindings.map_err(|e| failed("start", limit, &e))?;
+        let text = ready.text.as_ref().and_then(|(push, finish)| {
+            Some((instance.get_func(&mut store, push)?, instance.get_func(&mut store, finish)?))
+        });
+        Ok(Instance { store, bindings, text })
     }
 
     /// Linear memory that the instance holds.
@@ -130,7 +171,17 @@ impl Instance {
         self.bindings
             .rbees_narration_filter()
             .call_describe(&mut self.store)
-            .map_err(|e| failed("describe", limit, &e))
+            .map_err(|e| self.failed("describe", limit, &e))
+    }
+
+    /// The failure of a call that saw no narration: what the filter wrote to stderr may be repeated.
+    fn failed(&mut self, call: &str, limit: Duration, error: &wasmtime::Error) -> Failure {
+        failed(call, limit, error).with(self.complaint())
+    }
+
+    /// The end of what the filter wrote to stderr, in one line. It may hold what the filter was given.
+    pub fn complaint(&mut self) -> &str {
+        self.store.data_mut().log.complaint()
     }
 
     /// One narration through this filter. After a failure the instance must not be used again.
@@ -161,8 +212,39 @@ impl Instance {
     }
 }
 
+impl Instance {
+    /// The next piece of generated text; what may go on by now. After a failure the instance must not
+    /// be used again, nor after [`Instance::finish_text`].
+    pub fn push_text(&mut self, piece: &str, limit: Duration) -> Result<String, Failure> {
+        let push = self.text.map(|(push, _)| push);
+        self.call_text("push", push, (piece,), limit)
+    }
+
+    /// The end of the text; the rest of what may go on.
+    pub fn finish_text(&mut self, limit: Duration) -> Result<String, Failure> {
+        let finish = self.text.map(|(_, finish)| finish);
+        self.call_text("finish", finish, (), limit)
+    }
+
+    fn call_text<P: ComponentNamedList + Lower>(
+        &mut self,
+        name: &str,
+        function: Option<Func>,
+        given: P,
+        limit: Duration,
+    ) -> Result<String, Failure> {
+        let Some(function) = function else {
+            return Err(Failure(format!("does not export {TEXT}")));
+        };
+        allow(&mut self.store, limit);
+        let typed = function.typed::<P, (String,)>(&self.store);
+        let called = typed.and_then(|typed| typed.call(&mut self.store, given));
+        called.map(|(text,)| text).map_err(|e| failed(name, limit, &e))
+    }
+}
+
 /// The bytes as a component: a core module that carries its WIT is wrapped, as its tools would do.
-fn as_component(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Failure> {
+pub(super) fn as_component(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Failure> {
     match bytes.get(..8) {
         Some([0, b'a', b's', b'm', _, _, 1, 0]) => Ok(Cow::Borrowed(bytes)),
         Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => wit_component::ComponentEncoder::default()
@@ -210,7 +292,7 @@ fn failed(call: &str, limit: Duration, error: &wasmtime::Error) -> Failure {
 }
 
 /// The root of an error, without the backtrace that follows in later lines.
-fn first_line(error: &wasmtime::Error) -> String {
+pub(super) fn first_line(error: &wasmtime::Error) -> String {
     let root = error.root_cause().to_string();
     root.lines().next().unwrap_or("no reason given").to_owned()
 }

@@ -1,23 +1,31 @@
-//! The WebAssembly engine that filters run in: its settings, the one import they may have, and the
-//! clock that ends a call which takes too long. Knows nothing of chains or of where filters lie.
+//! The WebAssembly engine that filters run in: its settings, what they may import, what an instance may
+//! hold, and the clock that ends a call which takes too long. Knows nothing of chains or of where
+//! filters lie.
 
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use wasmtime::component::{HasSelf, Linker};
+use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{
     Config, Engine, EngineWeak, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
-    ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline,
+    ResourceLimiter, Store, UpdateDeadline,
 };
 
+use super::artifact::{Cache, Code};
+use super::compile::Compiler;
+use super::component::{Failure, first_line};
+use super::log::Log;
+use super::wasi;
 use crate::error::{Error, Kind, Result};
 use crate::limits::{
-    EPOCH_TICK_MS, FILTER_INSTANCES_MAX, FILTER_LOG_CHARS_MAX, FILTER_LOG_LINES_MAX,
-    FILTER_MEMORY_MIB_MAX, FILTER_RETURN_BYTES_MAX, FILTER_TABLE_MAX,
+    EPOCH_TICK_MS, FILTER_CORE_INSTANCES_MAX, FILTER_INSTANCES_MAX, FILTER_MEMORIES_MAX,
+    FILTER_MEMORY_MIB_MAX, FILTER_RETURN_BYTES_MAX, FILTER_STATE_BYTES_MAX, FILTER_TABLE_MAX,
+    FILTER_TABLES_MAX,
 };
-use crate::narration::{Severity, clean};
+use crate::narration::Severity;
 
 /// Bindings to the contract. Its types are the vocabulary's, so that one definition serves all.
 pub mod bindings {
@@ -37,13 +45,17 @@ pub struct Host {
     engine: Engine,
     linker: Linker<State>,
     ticker: Arc<Ticker>,
+    compiler: Compiler,
+    cache: Option<Cache>,
 }
 
 /// What one instance carries with it on the host's side.
 pub struct State {
-    filter: Arc<str>,
-    limits: Limits,
-    lines_logged: u32,
+    /// What the filter says.
+    pub(super) log: Log,
+    /// Handles of WASI's stand-ins that it holds.
+    pub(super) handles: u32,
+    holds: Holds,
     /// CPU time that the running call may still take, once it was seen to take long.
     budget: Duration,
     began: Option<Duration>,
@@ -65,7 +77,36 @@ impl Host {
             })?;
         let ticker = Arc::new(Ticker::default());
         spawn_ticker(Arc::clone(&ticker), engine.weak())?;
-        Ok(Host { engine, linker, ticker })
+        Ok(Host { engine, linker, ticker, compiler: Compiler::Here, cache: None })
+    }
+
+    /// The same with another compiler, and with compiled code kept in `cache`.
+    #[must_use]
+    pub fn compiling(mut self, compiler: Compiler, cache: Option<&Path>) -> Self {
+        self.compiler = compiler;
+        self.cache = cache.and_then(|folder| Cache::open(folder, &self.engine));
+        self
+    }
+
+    /// The component in `bytes`, whose digest is given: as it was kept, or compiled now.
+    pub fn compile(&self, digest: &str, bytes: &[u8]) -> Result<Component, Failure> {
+        let kept = self.cache.as_ref().and_then(|cache| cache.get(digest));
+        if let Some(component) = kept.and_then(|code| code.take(&self.engine).ok()) {
+            return Ok(component);
+        }
+        let code = Code::from_compiler(self.compiler.compile(&self.engine, bytes)?);
+        let component = code.take(&self.engine).map_err(|e| {
+            Failure(format!("was compiled to what can't be used: {}", first_line(&e)))
+        })?;
+        if let Some(cache) = &self.cache {
+            cache.put(digest, &code);
+        }
+        Ok(component)
+    }
+
+    /// Whether the compiled code of the file with this digest is kept.
+    pub fn has_compiled(&self, digest: &str) -> bool {
+        self.cache.as_ref().is_some_and(|cache| cache.has(digest))
     }
 
     /// The engine.
@@ -73,9 +114,11 @@ impl Host {
         &self.engine
     }
 
-    /// What filters may import.
-    pub const fn linker(&self) -> &Linker<State> {
-        &self.linker
+    /// What `component` may import: the log, and stand-ins for what it asks of WASI.
+    pub fn linker(&self, component: &Component) -> wasmtime::Result<Linker<State>> {
+        let mut linker = self.linker.clone();
+        wasi::stand_in(&mut linker, component)?;
+        Ok(linker)
     }
 
     /// Keeps the ticker going. Without one of these, no call into a filter ever times out.
@@ -86,21 +129,16 @@ impl Host {
 
     /// A fresh store for one instance of `filter` with at most `memory_mib` of memory.
     pub fn store(&self, filter: &Arc<str>, memory_mib: u64) -> Store<State> {
-        let bytes = usize::try_from(memory_mib << 20).unwrap_or(usize::MAX);
-        let limits = StoreLimitsBuilder::new()
-            .memory_size(bytes)
-            .table_elements(FILTER_TABLE_MAX)
-            .trap_on_grow_failure(true)
-            .build();
+        let memory_bytes_max = usize::try_from(memory_mib << 20).unwrap_or(usize::MAX);
         let state = State {
-            filter: Arc::clone(filter),
-            limits: Limits { bounds: limits, memory_bytes: 0 },
-            lines_logged: 0,
+            log: Log::new(Arc::clone(filter)),
+            handles: 0,
+            holds: Holds { memory_bytes_max, memory_bytes: 0, table_elements: 0 },
             budget: Duration::ZERO,
             began: None,
         };
         let mut store = Store::new(&self.engine, state);
-        store.limiter(|state| &mut state.limits);
+        store.limiter(|state| &mut state.holds);
         store.set_hostcall_fuel(FILTER_RETURN_BYTES_MAX);
         store.epoch_deadline_callback(|mut context| Ok(context.data_mut().overtime()));
         store
@@ -115,60 +153,10 @@ pub fn allow(store: &mut Store<State>, limit: Duration) {
     store.set_epoch_deadline(1);
 }
 
-/// The bounds of an instance, and how much memory it has come to hold.
-struct Limits {
-    bounds: StoreLimits,
-    memory_bytes: usize,
-}
-
-impl ResourceLimiter for Limits {
-    fn memory_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        let grows = self.bounds.memory_growing(current, desired, maximum)?;
-        if grows {
-            self.memory_bytes += desired.saturating_sub(current);
-        }
-        Ok(grows)
-    }
-
-    fn table_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        self.bounds.table_growing(current, desired, maximum)
-    }
-
-    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        self.bounds.memory_grow_failed(error)
-    }
-
-    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        self.bounds.table_grow_failed(error)
-    }
-
-    fn instances(&self) -> usize {
-        self.bounds.instances()
-    }
-
-    fn tables(&self) -> usize {
-        self.bounds.tables()
-    }
-
-    fn memories(&self) -> usize {
-        self.bounds.memories()
-    }
-}
-
 impl State {
-    /// Linear memory that the instance holds.
+    /// Linear memory that the instance holds, bytes.
     pub const fn memory_bytes(&self) -> usize {
-        self.limits.memory_bytes
+        self.holds.memory_bytes
     }
 
     /// Whether a call that still runs after a tick may go on. What counts is the CPU time of its
@@ -192,22 +180,71 @@ fn thread_cpu_time() -> Duration {
 
 impl bindings::rbees::narration::log::Host for State {
     fn write(&mut self, level: Severity, message: String) {
-        self.lines_logged = self.lines_logged.saturating_add(1);
-        if self.lines_logged > FILTER_LOG_LINES_MAX {
-            return;
-        }
-        let filter = &*self.filter;
-        let message = clean::line(&message, FILTER_LOG_CHARS_MAX);
-        match level {
-            Severity::Debug => tracing::debug!(target: "filter", filter, "{message}"),
-            Severity::Info => tracing::info!(target: "filter", filter, "{message}"),
-            Severity::Warn => tracing::warn!(target: "filter", filter, "{message}"),
-            Severity::Error => tracing::error!(target: "filter", filter, "{message}"),
-        }
-        if self.lines_logged == FILTER_LOG_LINES_MAX {
-            tracing::warn!(target: "filter", filter, "no further lines of this instance are shown");
-        }
+        self.log.line(level, &message);
     }
+}
+
+/// What one instance holds, all its memories and tables together; more than it may is a trap.
+struct Holds {
+    memory_bytes_max: usize,
+    memory_bytes: usize,
+    table_elements: usize,
+}
+
+impl ResourceLimiter for Holds {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let bytes = self.memory_bytes.saturating_add(desired.saturating_sub(current));
+        if bytes > self.memory_bytes_max {
+            wasmtime::bail!("it wanted more than {} MiB of memory", self.memory_bytes_max >> 20);
+        }
+        self.memory_bytes = bytes;
+        Ok(true)
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        Err(error)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let elements = self.table_elements.saturating_add(desired.saturating_sub(current));
+        if elements > FILTER_TABLE_MAX {
+            wasmtime::bail!("it wanted more than {FILTER_TABLE_MAX} elements of tables");
+        }
+        self.table_elements = elements;
+        Ok(true)
+    }
+
+    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        Err(error)
+    }
+
+    fn instances(&self) -> usize {
+        FILTER_CORE_INSTANCES_MAX as usize
+    }
+
+    fn memories(&self) -> usize {
+        FILTER_MEMORIES_MAX as usize
+    }
+
+    fn tables(&self) -> usize {
+        FILTER_TABLES_MAX as usize
+    }
+}
+
+/// An engine that compiles like a host's and runs nothing.
+pub(super) fn compiling_engine() -> Result<Engine> {
+    Engine::new(&config(false))
+        .map_err(|e| Error::new(Kind::Internal, "the compiler can't start").because(e))
 }
 
 fn config(pooling: bool) -> Config {
@@ -223,9 +260,16 @@ fn config(pooling: bool) -> Config {
     if pooling {
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(FILTER_INSTANCES_MAX)
-            .total_core_instances(FILTER_INSTANCES_MAX * 3)
+            // A guest in another language is linked of dozens of modules; counting them costs nothing.
+            .total_core_instances(FILTER_INSTANCES_MAX * FILTER_CORE_INSTANCES_MAX)
+            .max_core_instances_per_component(FILTER_CORE_INSTANCES_MAX)
+            .max_core_instance_size(FILTER_STATE_BYTES_MAX)
+            .max_component_instance_size(FILTER_STATE_BYTES_MAX)
             .total_memories(FILTER_INSTANCES_MAX)
+            .max_memories_per_component(FILTER_MEMORIES_MAX)
             .total_tables(FILTER_INSTANCES_MAX * 2)
+            .max_tables_per_component(FILTER_TABLES_MAX)
+            .table_elements(FILTER_TABLE_MAX)
             .max_memory_size(usize::try_from(FILTER_MEMORY_MIB_MAX << 20).unwrap_or(usize::MAX))
             .linear_memory_keep_resident(64 * 1024)
             .table_keep_resident(16 * 1024);

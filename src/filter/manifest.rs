@@ -26,6 +26,15 @@ pub enum Source {
     File(PathBuf),
 }
 
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Source::Builtin(name) => write!(f, "builtin:{name}"),
+            Source::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
 /// One filter as it is wanted in the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
@@ -43,6 +52,10 @@ pub struct Spec {
     pub memory_mib: u64,
     /// Whether the running one stays when its file is gone.
     pub required: bool,
+    /// Whether generated text goes through it.
+    pub text: bool,
+    /// Whether it works on copies, whose fate is only counted.
+    pub shadow: bool,
     /// Its configuration, a JSON object.
     pub config: String,
 }
@@ -72,6 +85,10 @@ struct Table {
     #[serde(default)]
     required: bool,
     #[serde(default)]
+    text: bool,
+    #[serde(default)]
+    shadow: bool,
+    #[serde(default)]
     config: toml::Table,
 }
 
@@ -85,6 +102,11 @@ enum Policy {
 
 const fn yes() -> bool {
     true
+}
+
+/// Whether the folder has a manifest.
+pub fn present(folder: Option<&Path>) -> bool {
+    folder.is_some_and(|folder| folder.join(FILE).exists())
 }
 
 /// The filters wanted: the default chain without a folder, else what the folder says.
@@ -122,6 +144,8 @@ fn plain(name: String, source: Source) -> Spec {
         timeout: Duration::from_millis(FILTER_CALL_MS),
         memory_mib: FILTER_MEMORY_MIB,
         required: false,
+        text: false,
+        shadow: false,
         config: "{}".into(),
     }
 }
@@ -188,6 +212,13 @@ fn spec(folder: &Path, place: usize, table: Table) -> Result<Spec, Failure> {
             "`memory` is 1 to {FILTER_MEMORY_MIB_MAX} MiB, not {memory_mib}"
         )));
     }
+    if table.text && matches!(table.on_failure, Policy::Skip) {
+        return Err(wrong(
+            "`text` needs `on-failure = \"withhold\"`: what a failed filter held back of a text is \
+             lost, and a text with a hole can't go on"
+                .into(),
+        ));
+    }
     let config = serde_json::to_string(&table.config)
         .map_err(|e| wrong(format!("`config` can't be written as JSON: {e}")))?;
     Ok(Spec {
@@ -201,6 +232,8 @@ fn spec(folder: &Path, place: usize, table: Table) -> Result<Spec, Failure> {
         timeout: Duration::from_millis(timeout),
         memory_mib,
         required: table.required,
+        text: table.text,
+        shadow: table.shadow,
         config,
     })
 }
@@ -233,5 +266,9 @@ mod tests {
         check("[[filter]]\nbuiltin = \"redact\"\ntimeout = 0", "`timeout` is 1 to");
         check("[[filter]]\nbuiltin = \"redact\"\nmemory = 4096", "`memory` is 1 to");
         check("[[filter]]\nbuiltin = \"redact\"\n[[filter]]\nbuiltin = \"redact\"", "two filters");
+        check(
+            "[[filter]]\npath = \"a.wasm\"\ntext = true\non-failure = \"skip\"",
+            "a text with a hole can't go on",
+        );
     }
 }

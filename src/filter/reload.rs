@@ -1,8 +1,9 @@
 //! Makes chains out of what an operator deployed, and puts them in service. If anything is wrong with
 //! a new one, the last good one stays and the reason is told. Never runs on a serving thread.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -13,10 +14,12 @@ use super::chain::{Chain, Entry, OnFailure};
 use super::component::{Component, Failure, digest};
 use super::host::Host;
 use super::manifest::{self, Source, Spec};
+use super::state::{Rejection, Reloaded};
+use super::stats::Decisions;
 use super::trial;
 use crate::error::{Error, Kind, Result};
 use crate::files;
-use crate::limits::FILTER_FILE_BYTES_MAX;
+use crate::limits::{COMPONENTS_RECENT_MAX, FILTER_FILE_BYTES_MAX};
 use crate::narration::facts::{FilterLoaded, FilterRejected};
 use crate::narration::{Fact, Narrator, fact};
 
@@ -27,6 +30,14 @@ pub struct Chains {
     current: ArcSwap<Chain>,
     generations: AtomicU64,
     reloading: Mutex<()>,
+    decisions: Decisions,
+    /// Components that served lately, so that going back to one needs no compiler.
+    recent: Mutex<VecDeque<Arc<Component>>>,
+    pub(super) watching: AtomicBool,
+    /// Whether the chain in service comes out of a manifest.
+    by_manifest: AtomicBool,
+    pub(super) last_reload: Mutex<Option<Reloaded>>,
+    pub(super) last_rejection: Mutex<Option<Rejection>>,
 }
 
 /// What was refused, for the log and for the fact.
@@ -40,7 +51,19 @@ impl Chains {
     /// An empty holder: until [`Chains::reload`], narrations pass unworded.
     pub fn new(host: Arc<Host>, folder: Option<PathBuf>) -> Self {
         let current = ArcSwap::from_pointee(Chain::new(Arc::clone(&host), Vec::new(), 0));
-        Chains { host, folder, current, generations: AtomicU64::new(0), reloading: Mutex::new(()) }
+        Chains {
+            host,
+            folder,
+            current,
+            generations: AtomicU64::new(0),
+            reloading: Mutex::new(()),
+            decisions: Decisions::default(),
+            recent: Mutex::default(),
+            watching: AtomicBool::new(false),
+            by_manifest: AtomicBool::new(false),
+            last_reload: Mutex::default(),
+            last_rejection: Mutex::default(),
+        }
     }
 
     /// The chain in service.
@@ -53,6 +76,11 @@ impl Chains {
         &self.host
     }
 
+    /// What became of narrations so far.
+    pub const fn decisions(&self) -> &Decisions {
+        &self.decisions
+    }
+
     /// The folder that filters are deployed to.
     pub fn folder(&self) -> Option<&Path> {
         self.folder.as_deref()
@@ -63,13 +91,14 @@ impl Chains {
         let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let began = Instant::now();
         let old = self.current();
-        match self.build(&old, narrator) {
+        let generation = self.generations.load(Ordering::Relaxed) + 1;
+        match self.build(&old, generation, narrator) {
             Ok(entries) => {
-                let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
+                self.generations.store(generation, Ordering::Relaxed);
                 let chain = Arc::new(Chain::new(Arc::clone(&self.host), entries, generation));
                 self.current.store(Arc::clone(&chain));
                 for entry in chain.entries() {
-                    if !old.entries().iter().any(|known| same(known, entry)) {
+                    if entry.since == generation {
                         narrator.tell(Fact::FilterLoaded(FilterLoaded {
                             name: entry.name.to_string(),
                             digest: entry.component.digest().to_owned(),
@@ -78,11 +107,14 @@ impl Chains {
                         }));
                     }
                 }
+                let by_manifest = manifest::present(self.folder.as_deref());
+                self.by_manifest.store(by_manifest, Ordering::Relaxed);
+                self.note_reload(generation, began.elapsed());
                 Ok(())
             }
             Err(rejected) => {
                 let line = format!("{} ({}): {}", rejected.name, rejected.path, rejected.reason);
-                narrator.tell(rejected.into_fact());
+                self.tell_rejection(rejected, narrator);
                 Err(Error::new(Kind::Filter, line))
             }
         }
@@ -95,27 +127,41 @@ impl Chains {
         let none = self.current();
         let specs = manifest::read(None).unwrap_or_default();
         let entries: Result<Vec<Entry>, Rejected> =
-            specs.into_iter().map(|spec| self.entry(spec, &none, narrator)).collect();
+            specs.into_iter().map(|spec| self.entry(spec, &none, u64::MAX, narrator)).collect();
         let Ok(entries) = entries else { return false };
         self.current.store(Arc::new(Chain::new(Arc::clone(&self.host), entries, u64::MAX)));
         true
     }
 
-    fn build(&self, old: &Chain, narrator: &Narrator) -> Result<Vec<Entry>, Rejected> {
+    fn build(
+        &self,
+        old: &Chain,
+        generation: u64,
+        narrator: &Narrator,
+    ) -> Result<Vec<Entry>, Rejected> {
         let specs = manifest::read(self.folder.as_deref()).map_err(|failure| Rejected {
             name: manifest::FILE.to_owned(),
             path: self.folder.as_ref().map_or_else(String::new, |path| path.display().to_string()),
             reason: failure.0,
         })?;
-        specs.into_iter().map(|spec| self.entry(spec, old, narrator)).collect()
+        specs.into_iter().map(|spec| self.entry(spec, old, generation, narrator)).collect()
+    }
+
+    fn tell_rejection(&self, rejected: Rejected, narrator: &Narrator) {
+        let Rejected { name, path, reason } = rejected;
+        self.note_rejection(&name, &path, &reason);
+        narrator.tell(Fact::FilterRejected(FilterRejected { name, path, reason }));
     }
 
     /// One filter, compiled or taken over, tried on a sample of every fact.
-    fn entry(&self, spec: Spec, old: &Chain, narrator: &Narrator) -> Result<Entry, Rejected> {
-        let path = match &spec.source {
-            Source::Builtin(name) => format!("builtin:{name}"),
-            Source::File(path) => path.display().to_string(),
-        };
+    fn entry(
+        &self,
+        spec: Spec,
+        old: &Chain,
+        generation: u64,
+        narrator: &Narrator,
+    ) -> Result<Entry, Rejected> {
+        let path = spec.source.to_string();
         let rejected =
             |Failure(reason)| Rejected { name: spec.name.clone(), path: path.clone(), reason };
         let component = match self.component(&spec, old) {
@@ -125,7 +171,7 @@ impl Chains {
                 let component = running.map(|entry| Arc::clone(&entry.component));
                 let refusal = rejected(failure);
                 let Some(component) = component else { return Err(refusal) };
-                narrator.tell(refusal.into_fact());
+                self.tell_rejection(refusal, narrator);
                 component
             }
             other => other.map_err(rejected)?,
@@ -137,7 +183,15 @@ impl Chains {
                     .into(),
             )));
         }
-        let entry = Entry::new(
+        if spec.text && !component.takes_text() {
+            return Err(rejected(Failure(
+                "does not export rbees:narration/text, so no text can go through it: remove \
+                 `text = true`"
+                    .into(),
+            )));
+        }
+        let known = old.entries().iter().find(|known| *known.name == *spec.name);
+        let mut entry = Entry::new(
             spec.name.as_str().into(),
             component,
             spec.config.clone(),
@@ -145,8 +199,14 @@ impl Chains {
             spec.timeout,
             spec.memory_mib,
         );
-        if !old.entries().iter().any(|known| same(known, &entry)) {
-            try_on_samples(&self.host, &entry).map_err(rejected)?;
+        (entry.text, entry.shadow) = (spec.text, spec.shadow);
+        (entry.source, entry.since) = (path.clone(), generation);
+        if let Some(known) = known {
+            entry.stats = Arc::clone(&known.stats);
+        }
+        match known.filter(|known| same(known, &entry)) {
+            Some(known) => entry.since = known.since,
+            None => try_on_samples(&self.host, &entry).map_err(rejected)?,
         }
         Ok(entry)
     }
@@ -163,14 +223,44 @@ impl Chains {
         if let Some(known) = old.entries().iter().find(|entry| entry.component.digest() == digest) {
             return Ok(Arc::clone(&known.component));
         }
-        Component::load(&self.host, &bytes, spec.memory_mib).map(Arc::new)
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = recent.iter().find(|component| component.digest() == digest) {
+            return Ok(Arc::clone(known));
+        }
+        let component = Arc::new(Component::load(&self.host, &bytes, spec.memory_mib)?);
+        if recent.len() == COMPONENTS_RECENT_MAX {
+            recent.pop_front();
+        }
+        recent.push_back(Arc::clone(&component));
+        Ok(component)
     }
-}
 
-impl Rejected {
-    fn into_fact(self) -> Fact {
-        let Rejected { name, path, reason } = self;
-        Fact::FilterRejected(FilterRejected { name, path, reason })
+    /// Whether the chain that is wanted now can be made without a compiler.
+    pub(super) fn knows_what_is_wanted(&self) -> bool {
+        let Ok(specs) = manifest::read(self.folder.as_deref()) else { return false };
+        // A file that is gone may be on its way back: only patience tells.
+        let current = self.current();
+        let stays = |entry: &Entry| specs.iter().any(|spec| *spec.name == *entry.name);
+        let manifest = manifest::present(self.folder.as_deref());
+        if manifest != self.by_manifest.load(Ordering::Relaxed)
+            || !current.entries().iter().all(stays)
+        {
+            return false;
+        }
+        specs.iter().all(|spec| match &spec.source {
+            Source::Builtin(_) => true,
+            Source::File(path) => read_file(path).is_ok_and(|bytes| {
+                let digest = digest(&bytes);
+                let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+                let known = recent.iter().any(|component| component.digest() == digest);
+                known || self.host.has_compiled(&digest)
+            }),
+        })
+    }
+
+    /// Notes whether changes come as file events; else they are polled for.
+    pub(super) fn note_watching(&self, events: bool) {
+        self.watching.store(events, Ordering::Relaxed);
     }
 }
 
@@ -195,9 +285,10 @@ fn try_on_samples(host: &Host, entry: &Entry) -> Result<(), Failure> {
         let kind = sample.kind();
         let told = trial::told(sample);
         if entry.component.wants(kind) {
-            instance
-                .narrate(&told.context, &told.narration, entry.timeout)
-                .map_err(|failure| Failure(format!("failed on a trial {kind}: {}", failure.0)))?;
+            instance.narrate(&told.context, &told.narration, entry.timeout).map_err(|failure| {
+                Failure(format!("failed on a trial {kind}: {}", failure.0))
+                    .with(instance.complaint())
+            })?;
         }
     }
     Ok(())

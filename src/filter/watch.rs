@@ -1,103 +1,195 @@
 //! Notices that an operator has deployed something: file events as hints, a slow poll for where none
 //! come. Compares what the files are, not what the events say; loads nothing itself.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use notify::{RecursiveMode, Watcher as _};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
+use super::manifest::{self, Source};
 use super::reload::Chains;
 use crate::error::{Error, Kind, Result};
-use crate::limits::{RELOAD_DEBOUNCE_MS, RELOAD_POLL_MS};
+use crate::limits::{LINKS_MAX, RELOAD_DEBOUNCE_MS, RELOAD_POLL_MS, RELOAD_QUIET_MS};
 use crate::narration::Narrator;
 
 /// What a file is, as far as a look at it tells; a change of its content changes one of these.
 type Fingerprint = Vec<(PathBuf, u64, std::time::SystemTime, (u64, i64, i64))>;
 
-/// Watches the folder of `chains` in a thread of its own, for the worker's whole life.
-pub fn spawn(chains: Arc<Chains>, narrator: Narrator) -> Result<()> {
+/// What an event says of the files.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hint {
+    /// A file was closed by its writer, or moved into place: it is whole.
+    Whole,
+    /// Somebody writes.
+    Writing,
+    /// Something else.
+    Other,
+}
+
+/// Watches the folder of `chains` in a thread of its own, for the worker's whole life. With `poll` no
+/// file events are asked for.
+pub fn spawn(chains: Arc<Chains>, narrator: Narrator, poll: bool) -> Result<()> {
     let Some(folder) = chains.folder().map(Path::to_owned) else { return Ok(()) };
-    let mut seen = fingerprint(&folder);
+    // Before the thread: what changes from now on is a change.
+    let seen = fingerprint(&folder);
+    let mut watch = Watch { chains, narrator, folder, poll, seen, eyes: None, told: false };
+    watch.open_eyes();
     thread::Builder::new()
         .name("filter-watch".into())
         .spawn(move || {
-            let (hint, hints) = mpsc::sync_channel(1);
-            let watcher = watch(&folder, hint);
             loop {
-                // A hint or the poll: either way the files are looked at.
-                if let Err(mpsc::RecvTimeoutError::Disconnected) =
-                    hints.recv_timeout(Duration::from_millis(RELOAD_POLL_MS))
-                {
-                    thread::sleep(Duration::from_millis(RELOAD_POLL_MS)); // nothing watches: poll
-                }
-                let now = settle(&folder, &hints);
-                if now != seen {
-                    seen = now;
-                    if let Err(error) = chains.reload(&narrator) {
-                        tracing::warn!(%error, "filters not reloaded; the last good chain serves");
-                    }
-                }
-                let _ = &watcher;
+                watch.turn();
             }
         })
         .map(drop)
         .map_err(|e| Error::new(Kind::Internal, "the filters' watcher can't start").because(e))
 }
 
-fn watch(folder: &Path, hint: mpsc::SyncSender<()>) -> Option<notify::RecommendedWatcher> {
-    let mut watcher = notify::recommended_watcher(move |_| {
-        let _ = hint.try_send(()); // one waiting hint is as good as many
-    })
-    .inspect_err(|error| tracing::warn!(%error, "no file events: changes of filters are polled"))
-    .ok()?;
-    watcher
-        .watch(folder, RecursiveMode::NonRecursive)
-        .inspect_err(
-            |error| tracing::warn!(%error, "no file events: changes of filters are polled"),
-        )
-        .ok()?;
-    Some(watcher)
+struct Watch {
+    chains: Arc<Chains>,
+    narrator: Narrator,
+    folder: PathBuf,
+    poll: bool,
+    seen: Fingerprint,
+    /// Where file events come; none where they are polled for.
+    eyes: Option<(RecommendedWatcher, mpsc::Receiver<Hint>)>,
+    /// Whether it was said that changes are polled for.
+    told: bool,
 }
 
-/// Waits until the files have not changed for the debounce time.
-fn settle(folder: &Path, hints: &mpsc::Receiver<()>) -> Fingerprint {
-    let mut last = fingerprint(folder);
-    loop {
-        thread::sleep(Duration::from_millis(RELOAD_DEBOUNCE_MS));
-        while hints.try_recv().is_ok() {}
-        let now = fingerprint(folder);
-        if now == last {
-            return now;
+impl Watch {
+    /// Waits for a hint, or for the poll's time, and looks.
+    fn turn(&mut self) {
+        let period = Duration::from_millis(RELOAD_POLL_MS);
+        let hint = match &self.eyes {
+            Some((_, hints)) => hints.recv_timeout(period).unwrap_or(Hint::Other),
+            None => {
+                thread::sleep(period);
+                Hint::Other
+            }
+        };
+        let now = fingerprint(&self.folder);
+        if now == self.seen {
+            return;
         }
-        last = now;
+        // What is whole and known needs neither patience nor a compiler.
+        let now = if hint == Hint::Whole && self.chains.knows_what_is_wanted() {
+            now
+        } else {
+            self.settled(now, hint)
+        };
+        self.seen = now;
+        if let Err(error) = self.chains.reload(&self.narrator) {
+            tracing::warn!(%error, "filters not reloaded; the last good chain serves");
+        }
+        // Links may lead elsewhere now, and a folder that was replaced is watched no more.
+        self.open_eyes();
+    }
+
+    /// Waits until nobody writes and nothing has changed for a while.
+    fn settled(&self, mut last: Fingerprint, mut hint: Hint) -> Fingerprint {
+        let mut since = Instant::now();
+        loop {
+            thread::sleep(Duration::from_millis(RELOAD_DEBOUNCE_MS));
+            if let Some((_, hints)) = &self.eyes {
+                hint = hints.try_iter().filter(|hint| *hint != Hint::Other).last().unwrap_or(hint);
+            }
+            let now = fingerprint(&self.folder);
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+            // Only a file that was seen to be closed is sure to be whole.
+            let quiet = if hint == Hint::Whole { RELOAD_DEBOUNCE_MS } else { RELOAD_QUIET_MS };
+            if since.elapsed() >= Duration::from_millis(quiet) {
+                return last;
+            }
+        }
+    }
+
+    /// Asks for events of every folder through which the files are reached.
+    fn open_eyes(&mut self) {
+        self.eyes = None;
+        if !self.poll {
+            let eyes = open_eyes(&folders(&self.folder));
+            let failed = eyes.as_ref().err().map(ToString::to_string);
+            self.eyes = eyes.ok();
+            if let Some(error) = failed.filter(|_| !self.told) {
+                tracing::warn!(error, "no file events: changes of filters are polled for");
+                self.told = true;
+            }
+        } else if !self.told {
+            tracing::warn!("changes of filters are polled for, as --filters-poll asks");
+            self.told = true;
+        }
+        self.chains.note_watching(self.eyes.is_some());
     }
 }
 
-/// Looks at every file that the chain could come from, through links.
-fn fingerprint(folder: &Path) -> Fingerprint {
+fn open_eyes(
+    folders: &BTreeSet<PathBuf>,
+) -> notify::Result<(RecommendedWatcher, mpsc::Receiver<Hint>)> {
+    let (sender, hints) = mpsc::sync_channel(64);
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let hint = match event.map(|event| event.kind) {
+            Ok(EventKind::Access(AccessKind::Close(AccessMode::Write)))
+            | Ok(EventKind::Modify(ModifyKind::Name(_))) => Hint::Whole,
+            Ok(EventKind::Access(_)) => return, // our own reading makes these
+            Ok(EventKind::Modify(ModifyKind::Data(_)) | EventKind::Create(_)) => Hint::Writing,
+            _ => Hint::Other,
+        };
+        let _ = sender.try_send(hint); // where many wait, one less changes nothing
+    })?;
+    for folder in folders {
+        watcher.watch(folder, RecursiveMode::NonRecursive)?;
+    }
+    Ok((watcher, hints))
+}
+
+/// The files that the chain could come from, by the paths that name them.
+fn files(folder: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)
         .map(|listing| listing.filter_map(|entry| entry.ok().map(|e| e.path())).collect())
         .unwrap_or_default();
-    if let Ok(specs) = super::manifest::read(Some(folder)) {
+    if let Ok(specs) = manifest::read(Some(folder)) {
         paths.extend(specs.into_iter().filter_map(|spec| match spec.source {
-            super::manifest::Source::File(path) => Some(path),
-            super::manifest::Source::Builtin(_) => None,
+            Source::File(path) => Some(path),
+            Source::Builtin(_) => None,
         }));
     }
     paths.sort();
     paths.dedup();
     paths
-        .into_iter()
-        .filter_map(|path| {
-            let meta = std::fs::metadata(&path).ok()?;
-            meta.is_file().then(|| {
-                let modified = meta.modified().unwrap_or(std::time::UNIX_EPOCH);
-                (path, meta.len(), modified, identity(&meta))
-            })
-        })
-        .collect()
+}
+
+/// The folder itself, and that of every hop of every link on the way to a file.
+fn folders(folder: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::from([folder.to_owned()]);
+    for mut path in files(folder).into_iter().chain([folder.to_owned()]) {
+        for _ in 0..LINKS_MAX {
+            let Some(parent) = path.parent().map(Path::to_owned) else { break };
+            let parent = if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent };
+            if parent.is_dir() {
+                found.insert(parent.clone());
+            }
+            let Ok(target) = std::fs::read_link(&path) else { break };
+            path = parent.join(target);
+        }
+    }
+    found
+}
+
+/// Looks at every file that the chain could come from, through links.
+fn fingerprint(folder: &Path) -> Fingerprint {
+    let look = |path: PathBuf| {
+        let meta = std::fs::metadata(&path).ok().filter(std::fs::Metadata::is_file)?;
+        let modified = meta.modified().unwrap_or(std::time::UNIX_EPOCH);
+        Some((path, meta.len(), modified, identity(&meta)))
+    };
+    files(folder).into_iter().filter_map(look).collect()
 }
 
 /// Inode and time of change, which betray a file of the same size and time of modification.

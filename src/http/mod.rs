@@ -167,6 +167,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/shutdown", post(status::shutdown))
         .route("/health", get(status::health))
         .route("/ready", get(status::ready))
+        .route("/filters", get(status::filters))
         .merge(playground::routes())
         .route("/metrics", get(status::metrics))
         .route("/openapi.yaml", get(contract::openapi_yaml))

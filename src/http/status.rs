@@ -1,4 +1,5 @@
-//! How the worker is: `/health`, `/ready`, `/metrics`, `/shutdown`. Never waits for the engine.
+//! How the worker is: `/health`, `/ready`, `/metrics`, `/filters`, `/shutdown`. Never waits for the
+//! engine.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +13,8 @@ use utoipa::ToSchema;
 
 use super::App;
 use super::problem::Problem;
-use crate::measure::Gauges;
+use crate::filter::state::ChainState;
+use crate::measure::{self, Gauges};
 use crate::narration::Fact;
 use crate::narration::facts::{HealthChecked, WorkerState};
 
@@ -146,6 +148,9 @@ pub async fn ready(State(app): State<Arc<App>>) -> (StatusCode, Json<Readiness>)
 )]
 pub async fn metrics(State(app): State<Arc<App>>) -> Response {
     let (active_jobs, queue_depth) = app.queue.lengths();
+    for filter in app.chains.state().filters {
+        measure::filter(&filter.name, filter.figures());
+    }
     let text = app.exporter.text(&Gauges {
         active_jobs,
         queue_depth,
@@ -153,6 +158,15 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Response {
         uptime: app.life.began.elapsed(),
     });
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+/// `GET /filters`: the chain in service, and what its filters did so far.
+#[utoipa::path(
+    get, path = "/filters", operation_id = "filters", tag = "worker",
+    responses((status = 200, description = "The chain in service", body = ChainState))
+)]
+pub async fn filters(State(app): State<Arc<App>>) -> Json<ChainState> {
+    Json(app.chains.state())
 }
 
 /// `POST /shutdown`: the worker lets running jobs finish and ends.

@@ -5,6 +5,7 @@ mod callback;
 mod signs;
 
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -13,11 +14,12 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use self::signs::Signs;
+use self::signs::{Hangups, Signs};
 use crate::config::Config;
 use crate::delivery::{Pipeline, Recorder, Stdout};
 use crate::engine::{self, Loaded, device, scheduler};
 use crate::error::{Error, Kind, Result};
+use crate::filter::compile::Compiler;
 use crate::filter::{Chains, Host, watch};
 use crate::http::{self, Access, App, Life, Model};
 use crate::job::{Queue, Registry};
@@ -36,6 +38,7 @@ pub fn run(config: Config) -> Result<()> {
     // Before anything that takes time, so that no moment is left in which a signal just kills.
     let signs = runtime.block_on(async { Signs::new(config.exit_with_parent) })?;
     let exporter = measure::install()?;
+    let hangups = runtime.block_on(async { Hangups::new() })?;
     let pipeline = Pipeline::new();
     if let Some(path) = &config.record {
         pipeline.record_to(Recorder::start(path)?);
@@ -53,7 +56,8 @@ pub fn run(config: Config) -> Result<()> {
     let stdout = std::io::stdout();
     let colour = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let stdout = Stdout::spawn(config.form, colour, stdout)?;
-    let chains = Arc::new(Chains::new(Arc::new(Host::new()?), config.filters.clone()));
+    let host = Host::new()?.compiling(compiler(), config.filter_cache.as_deref());
+    let chains = Arc::new(Chains::new(Arc::new(host), config.filters.clone()));
     let filters = chains.reload(&narrator);
     if let Err(error) = filters {
         if chains.fall_back(&narrator) {
@@ -63,7 +67,13 @@ pub fn run(config: Config) -> Result<()> {
         return Err(error);
     }
     pipeline.start(&chains, &narrator, &stdout)?;
-    watch::spawn(Arc::clone(&chains), narrator.clone())?;
+    watch::spawn(Arc::clone(&chains), narrator.clone(), config.filters_poll)?;
+    let (reloaded, by) = (Arc::clone(&chains), narrator.clone());
+    hangups.each(&runtime, move || {
+        if let Err(error) = reloaded.reload(&by) {
+            tracing::warn!(%error, "filters not reloaded; the last good chain serves");
+        }
+    });
     runtime.spawn(tidy(exporter.clone()));
     let result = runtime.block_on(serve(config, signs, exporter, &pipeline, &narrator, &chains));
     runtime.shutdown_background();
@@ -78,6 +88,15 @@ async fn tidy(exporter: Exporter) {
         times.tick().await;
         exporter.tidy();
     }
+}
+
+/// A child of this very binary, which may have been replaced on disk since.
+fn compiler() -> Compiler {
+    let running = PathBuf::from("/proc/self/exe");
+    if running.exists() {
+        return Compiler::Child(running);
+    }
+    std::env::current_exe().map_or(Compiler::Here, Compiler::Child)
 }
 
 /// Gets the last words out.

@@ -4,6 +4,7 @@
 use std::os::unix::process::parent_id;
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::error::{Error, Kind, Result};
@@ -47,6 +48,27 @@ impl Signs {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+/// SIGHUP: somebody wants the filters to be loaded anew.
+pub struct Hangups(Signal);
+
+impl Hangups {
+    /// Listens from now on.
+    pub fn new() -> Result<Self> {
+        signal(SignalKind::hangup())
+            .map(Hangups)
+            .map_err(|e| Error::new(Kind::Internal, "signals can't be listened to").because(e))
+    }
+
+    /// Does `act` for each of them, one after the other, on a thread that may take its time.
+    pub fn each(mut self, runtime: &Runtime, act: impl Fn() + Clone + Send + 'static) {
+        runtime.spawn(async move {
+            while self.0.recv().await.is_some() {
+                let _ = tokio::task::spawn_blocking(act.clone()).await;
+            }
+        });
     }
 }
 

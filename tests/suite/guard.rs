@@ -12,13 +12,14 @@ use crate::worker::{Worker, folder, kind};
 const TOKEN: &str = "honey-42";
 
 /// Every route with its method, and whether it needs no token.
-const ROUTES: [(&str, &str, bool); 17] = [
+const ROUTES: [(&str, &str, bool); 18] = [
     ("POST", "/execute", false),
     ("POST", "/cancel", false),
     ("POST", "/shutdown", false),
     ("GET", "/jobs/x", false),
     ("GET", "/jobs/x/events", false),
     ("GET", "/metrics", false),
+    ("GET", "/filters", false),
     ("GET", "/v1/models", false),
     ("GET", "/v1/models/x", false),
     ("POST", "/v1/chat/completions", false),

@@ -1,8 +1,12 @@
 //! The integration tests: the real binary on port 0, spoken to as its users speak to it. A module a
 //! promise; most run on a tiny random model, a few on the real one.
 
+#[path = "../zoo/filters.rs"]
+mod animals;
 #[path = "../support/gguf.rs"]
 mod gguf;
+#[path = "../support/guests.rs"]
+mod guests;
 #[path = "../support/worker.rs"]
 mod worker;
 
@@ -10,6 +14,7 @@ mod bad_input;
 mod canaries;
 mod contract;
 mod facts;
+mod filter_guests;
 mod filter_tools;
 mod filters;
 mod guard;
@@ -20,5 +25,7 @@ mod openai;
 mod playground;
 mod real_model;
 mod reference;
+mod reload;
 mod stream;
 mod tidy;
+mod zoo;

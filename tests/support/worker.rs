@@ -77,8 +77,11 @@ impl Worker {
 
     /// A worker by a command of the test's own making.
     pub fn run(command: &mut Command) -> Worker {
+        // One for all tests: what one worker has compiled, the next takes as it is.
+        let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-compiled");
         let mut child = command
             .env_remove("RUST_LOG")
+            .env("RBEES_FILTER_CACHE", cache)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -1,5 +1,6 @@
 //! The redactor: takes secrets and personal data out of every text of a narration, its fact included.
-//! It never words anything, never opens or closes a sink, and never lets through what it took out.
+//! The same for generated text, piece by piece. It never words anything, never opens or closes a sink, and
+//! never lets through what it took out.
 
 mod engine;
 mod pattern;
@@ -15,7 +16,7 @@ use policy::Policy;
 /// What the contract says, as Rust: made from the WIT, hence its own rules of style.
 #[allow(unsafe_code)]
 mod contract {
-    wit_bindgen::generate!({ world: "narration-filter", path: "../../wit/0.1.0" });
+    wit_bindgen::generate!({ world: "text-filter", path: "../../wit/0.1.0" });
 
     #[cfg(target_arch = "wasm32")]
     export!(Redactor with_types_in self);
@@ -25,9 +26,13 @@ mod contract {
 }
 
 use contract::exports::rbees::narration::filter::{Context, Description, Guest, Narration};
+use contract::exports::rbees::narration::text;
+
+use engine::Stream;
 
 thread_local! {
     static POLICY: RefCell<Policy> = RefCell::new(Policy::default());
+    static TEXT: RefCell<Stream> = RefCell::new(Stream::default());
 }
 
 /// The filter itself.
@@ -53,5 +58,15 @@ impl Guest for Redactor {
     fn narrate(_: Context, mut narration: Narration) -> Narration {
         POLICY.with_borrow(|policy| walk::narration(policy, &mut narration));
         narration
+    }
+}
+
+impl text::Guest for Redactor {
+    fn push(piece: String) -> String {
+        POLICY.with_borrow(|policy| TEXT.with_borrow_mut(|text| text.push(policy, &piece)))
+    }
+
+    fn finish() -> String {
+        POLICY.with_borrow(|policy| TEXT.with_borrow_mut(|text| text.finish(policy)))
     }
 }

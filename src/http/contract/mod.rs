@@ -35,6 +35,7 @@ use crate::http::{execute, jobs, openai, problem, status};
         status::health,
         status::ready,
         status::metrics,
+        status::filters,
         status::shutdown,
         openapi_yaml,
     ),

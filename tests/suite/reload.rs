@@ -1,0 +1,254 @@
+//! Promise: a change is noticed however it was saved; what is known needs no compiler; a reload loses,
+//! doubles and reorders nothing.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rbees_workerd::delivery::{Form, Pipeline, Stdout};
+use rbees_workerd::filter::compile::Compiler;
+use rbees_workerd::filter::component::{Component, Failure};
+use rbees_workerd::filter::{Chains, Host, builtin};
+use rbees_workerd::narration::facts::WarmupStarted;
+use rbees_workerd::narration::{Fact, Narrator};
+use serde_json::Value;
+
+use crate::worker::{BINARY, Worker, folder};
+
+/// Manifests that differ in one figure, all of the same length.
+fn manifest(n: usize) -> String {
+    format!(
+        "[[filter]]\nbuiltin = \"storyteller\"\ntimeout = {}\n[filter.config]\ncute = {}\n\
+         [[filter]]\nbuiltin = \"redact\"\n",
+        100 + n,
+        if n.is_multiple_of(2) { "true " } else { "false" }
+    )
+}
+
+fn write(path: &Path, text: &str) {
+    std::fs::write(path, text).expect("a temporary file");
+}
+
+fn link(target: &str, path: &Path) {
+    std::os::unix::fs::symlink(target, path).expect("a temporary link");
+}
+
+fn rename(from: &Path, to: &Path) {
+    std::fs::rename(from, to).expect("a temporary file");
+}
+
+/// A way in which a manifest gets saved: in its folder, for the nth time.
+type Style = fn(&Path, usize);
+
+const STYLES: [(&str, Style); 7] = [
+    ("truncated and written", |folder, n| write(&folder.join("filters.toml"), &manifest(n))),
+    ("renamed into place", |folder, n| {
+        write(&folder.join(".new"), &manifest(n));
+        rename(&folder.join(".new"), &folder.join("filters.toml"));
+    }),
+    ("as vim with a backup", |folder, n| {
+        rename(&folder.join("filters.toml"), &folder.join("filters.toml~"));
+        write(&folder.join("filters.toml"), &manifest(n));
+        std::fs::remove_file(folder.join("filters.toml~")).expect("it was there");
+    }),
+    ("a link that leads elsewhere", |folder, n| {
+        write(&folder.join(format!("v{n}")), &manifest(n));
+        link(&format!("v{n}"), &folder.join(".link"));
+        rename(&folder.join(".link"), &folder.join("filters.toml"));
+    }),
+    ("a ConfigMap", |folder, n| {
+        std::fs::create_dir(folder.join(format!("..{n}"))).expect("a temporary folder");
+        write(&folder.join(format!("..{n}/filters.toml")), &manifest(n));
+        link(&format!("..{n}"), &folder.join("..data_tmp"));
+        rename(&folder.join("..data_tmp"), &folder.join("..data"));
+        if !folder.join("filters.toml").read_link().is_ok_and(|to| to.starts_with("..data")) {
+            link("..data/filters.toml", &folder.join(".link"));
+            rename(&folder.join(".link"), &folder.join("filters.toml"));
+        }
+    }),
+    ("deleted and made anew", |folder, n| {
+        std::fs::remove_file(folder.join("filters.toml")).expect("it was there");
+        write(&folder.join("filters.toml"), &manifest(n));
+    }),
+    ("of the same size and time", |folder, n| {
+        let path = folder.join("filters.toml");
+        let time = std::fs::metadata(&path).and_then(|meta| meta.modified()).expect("a time");
+        write(&path, &manifest(n));
+        let file = std::fs::File::options().write(true).open(&path).expect("it is there");
+        file.set_modified(time).expect("its time can be set");
+    }),
+];
+
+async fn state(worker: &Worker) -> Value {
+    let reply = worker.client.get(worker.url("/filters")).send().await.expect("it listens");
+    reply.json().await.expect("JSON")
+}
+
+/// Waits until the chain is the one of `manifest(n)`.
+async fn live(worker: &Worker, n: usize, how: &str) {
+    for _ in 0..6_000 {
+        let state = state(worker).await;
+        let names: Vec<&Value> =
+            state["filters"].as_array().expect("a list").iter().map(|f| &f["name"]).collect();
+        assert_eq!(names, ["storyteller", "redact"], "{how}: a filter was dropped meanwhile");
+        if state["filters"][0]["timeout_ms"] == 100 + n {
+            assert!(state["last_rejection"].is_null(), "{how}: {state}");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{how}: change {n} never became live");
+}
+
+async fn save_in_every_style(arguments: &[&str], watching: &str) {
+    let rounds: usize = std::env::var("ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
+    let outer = folder();
+    let inner = outer.join("filters.d");
+    std::fs::create_dir(&inner).expect("a temporary folder");
+    write(&inner.join("filters.toml"), &manifest(0));
+    let path = inner.to_str().expect("UTF-8");
+    let worker = Worker::tiny(&[&["--filters", path], arguments].concat()).await;
+    assert_eq!(state(&worker).await["watching"], watching);
+    let mut n = 0;
+    for (how, save) in STYLES {
+        for _ in 0..rounds {
+            n += 1;
+            save(&inner, n);
+            live(&worker, n, how).await;
+        }
+        let _ = std::fs::remove_file(inner.join("filters.toml"));
+        write(&inner.join("filters.toml"), &manifest(n));
+    }
+    for _ in 0..rounds {
+        n += 1;
+        let next = outer.join("next");
+        std::fs::create_dir(&next).expect("a temporary folder");
+        write(&next.join("filters.toml"), &manifest(n));
+        rename(&inner, &outer.join(format!("old-{n}")));
+        rename(&next, &inner);
+        live(&worker, n, "the folder itself replaced").await;
+    }
+    std::fs::remove_dir_all(&outer).expect("it was made above");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_noticed_however_it_was_saved() {
+    save_in_every_style(&[], "events").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_noticed_without_file_events() {
+    save_in_every_style(&["--filters-poll"], "poll").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hangup_loads_the_filters_anew() {
+    let worker = Worker::tiny(&[]).await;
+    let before = state(&worker).await["generation"].as_u64().expect("a number");
+    let pid = rustix::process::Pid::from_raw(worker.pid() as i32).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("it runs");
+    for _ in 0..6_000 {
+        if state(&worker).await["generation"].as_u64() == Some(before + 1) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("it never reloaded");
+}
+
+#[test]
+fn a_child_compiles_and_what_is_kept_needs_no_compiler() {
+    let folder = folder();
+    let cache = folder.join("cache");
+    let load = |compiler: &str, bytes: &[u8]| {
+        let host = Host::new().expect("wasm runs");
+        let host = host.compiling(Compiler::Child(compiler.into()), Some(&cache));
+        Component::load(&host, bytes, 32).map(|component| component.description().name.clone())
+    };
+    let storyteller = builtin::component("storyteller").expect("it is built in");
+    let redact = builtin::component("redact").expect("it is built in");
+    assert_eq!(load(BINARY, storyteller).as_deref(), Ok("storyteller"));
+    assert_eq!(load("/no/compiler", storyteller).as_deref(), Ok("storyteller"));
+    let Err(Failure(reason)) = load("/no/compiler", redact) else { panic!("who compiled it?") };
+    assert!(reason.contains("can't be run"), "{reason}");
+    let Err(Failure(reason)) = load(BINARY, &storyteller[..storyteller.len() / 2]) else {
+        panic!("half a component was compiled");
+    };
+    assert!(reason.starts_with("is no valid component"), "{reason}");
+    let Err(Failure(reason)) = load("/bin/false", redact) else { panic!("it compiles nothing") };
+    assert!(reason.contains("can't be compiled"), "{reason}");
+    std::fs::remove_dir_all(&folder).expect("it was made above");
+}
+
+/// Collects what is written.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no writer panics").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn reloads_under_load_lose_double_and_reorder_nothing() {
+    let reloads: usize = std::env::var("RELOADS").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+    let folder = folder();
+    write(&folder.join("filters.toml"), &manifest(0));
+    let pipeline = Pipeline::new();
+    let narrator = Narrator::new("reload".into(), pipeline.clone());
+    let host = Arc::new(Host::new().expect("wasm runs"));
+    let chains = Arc::new(Chains::new(host, Some(folder.clone())));
+    chains.reload(&narrator).expect("the manifest is sound");
+    let lines = Lines::default();
+    let stdout = Stdout::spawn(Form::Json, false, lines.clone()).expect("a thread");
+    pipeline.start(&chains, &narrator, &stdout).expect("threads");
+    let done = Arc::new(AtomicBool::new(false));
+    let teller = {
+        let (pipeline, narrator, done) = (pipeline.clone(), narrator.clone(), Arc::clone(&done));
+        std::thread::spawn(move || {
+            while !done.load(Ordering::Relaxed) {
+                for tokens in 0..100 {
+                    narrator.tell(Fact::WarmupStarted(WarmupStarted { tokens }));
+                }
+                pipeline.flush(Duration::from_secs(60));
+            }
+        })
+    };
+    for n in 1..=reloads {
+        write(&folder.join("filters.toml"), &manifest(n));
+        chains.reload(&narrator).expect("the manifest is sound");
+        write(&folder.join("filters.toml"), "[[filter]]\nbuiltin = 7\n");
+        chains.reload(&narrator).expect_err("it is broken");
+        assert_eq!(chains.current().entries().len(), 2, "the last good one serves");
+    }
+    done.store(true, Ordering::Relaxed);
+    teller.join().expect("it tells to the end");
+    pipeline.flush(Duration::from_secs(60));
+    stdout.flush(Duration::from_secs(60));
+    let written = String::from_utf8(lines.0.lock().expect("no panic").clone()).expect("UTF-8");
+    let sequences: Vec<(u64, bool)> = written
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON"))
+        .map(|line| {
+            assert!(line["human"].as_str().is_some_and(|human| !human.is_empty()), "{line}");
+            let number = line["sequence"].as_u64().expect("a number");
+            (number, line["fact"]["warmup-started"].is_object())
+        })
+        .collect();
+    // What one thread tells stays in its order; another's may come between stamp and lane.
+    assert!(sequences.iter().filter(|(_, told)| *told).is_sorted(), "reordered");
+    let mut sequences: Vec<u64> = sequences.into_iter().map(|(number, _)| number).collect();
+    sequences.sort_unstable();
+    let expected: Vec<u64> = (1..=sequences.len() as u64).collect();
+    assert_eq!(sequences, expected, "lost or doubled");
+    assert!(sequences.len() > reloads, "{}", sequences.len());
+    std::fs::remove_dir_all(&folder).expect("it was made above");
+}
