@@ -6,7 +6,7 @@ PYTHON  ?= python3
 ADDRESS ?= 127.0.0.1
 PORT    ?= 8080
 
-.PHONY: run test model build bench ci toolchain references test-web test-examples test-pool openapi test-guests soak-redact
+.PHONY: run test model build bench ci toolchain references test-web test-examples test-pool openapi test-guests soak-redact test-contract
 
 run: build model
 	target/release/rbees-workerd serve --model $(MODEL) --host $(ADDRESS) --port $(PORT)
@@ -32,6 +32,12 @@ ci: test
 openapi:
 	$(CARGO) build --locked
 	target/debug/rbees-workerd openapi > openapi.yaml
+
+# Requests made up from the contract, each answer held against it.
+test-contract: toolchain
+	$(PYTHON) -m venv target/schemathesis
+	target/schemathesis/bin/pip install --quiet schemathesis==4.32.5
+	SCHEMATHESIS=$(CURDIR)/target/schemathesis/bin/st $(CARGO) test --locked --test suite schemathesis -- --ignored --nocapture
 
 # The playground in headless Chromium, which is installed where it is missing (on Debian, as root).
 test-web: toolchain model

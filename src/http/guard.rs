@@ -26,12 +26,23 @@ const CORRELATION: &str = "x-correlation-id";
 const OPEN: [&str; 2] = ["/health", "/ready"];
 
 /// Lets a request through or answers in its place; its [`Scope`] becomes an extension.
-pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+pub async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let scope = Scope {
         job_id: None,
         correlation_id: Some(correlation_id(request.headers())),
         trace_id: trace_id(request.headers()),
     };
+    // An error's level, so that warnings have it too, whatever is logged.
+    let span = tracing::error_span!(
+        "request",
+        correlation_id = scope.correlation_id.as_deref(),
+        trace_id = scope.trace_id.as_deref()
+    );
+    guarded(app, scope, request, next).instrument(span).await
+}
+
+async fn guarded(app: Arc<App>, scope: Scope, mut request: Request, next: Next) -> Response {
+    let method = request.method().clone();
     let form = Form::of(request.uri().path());
     let with_body = has_body(request.headers());
     let echo = scope.correlation_id.as_deref().and_then(|id| HeaderValue::from_str(id).ok());
@@ -43,13 +54,7 @@ pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next
         (None, Some(problem)) => problem.into_response(),
         (None, None) => {
             request.extensions_mut().insert(scope.clone());
-            // An error's level, so that warnings have it too, whatever is logged.
-            let span = tracing::error_span!(
-                "request",
-                correlation_id = scope.correlation_id.as_deref(),
-                trace_id = scope.trace_id.as_deref()
-            );
-            survive(next.run(request)).instrument(span).await
+            survive(next.run(request)).await
         }
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
@@ -67,6 +72,7 @@ pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next
     if let Some(echo) = echo {
         response.headers_mut().insert(CORRELATION, echo);
     }
+    tracing::info!(%method, status = response.status().as_u16(), "a request is answered");
     response
 }
 

@@ -112,9 +112,9 @@ pub async fn state(
     get, path = "/jobs/{id}/events", operation_id = "job_events", tag = "jobs",
     params(
         ("id" = String, Path, description = "Name of the job"),
-        ("last_event_id" = Option<u64>, Query, description = "Number of the last event that the \
+        ("last_event_id" = Option<u64>, Query, nullable = false, description = "Number of the last event that the \
             reader had, where it can't send `Last-Event-ID`, which wins"),
-        ("Last-Event-ID" = Option<u64>, Header, description = "Number of the last event that the \
+        ("Last-Event-ID" = Option<u64>, Header, nullable = false, description = "Number of the last event that the \
             reader had"),
     ),
     responses(

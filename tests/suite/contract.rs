@@ -33,3 +33,20 @@ async fn openapi_yaml_is_fresh_and_the_worker_serves_it() {
     }
     assert_eq!(get("/docs/nothing").await.expect("it answers").status(), 404);
 }
+
+/// `make test-contract` runs it, with the path of schemathesis' command.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs schemathesis: run `make test-contract`"]
+async fn schemathesis_finds_no_answer_outside_the_contract() {
+    let command = std::env::var_os("SCHEMATHESIS").expect("`make test-contract` sets it");
+    let seed = std::env::var("SEED").unwrap_or_else(|_| "41".to_owned());
+    let worker = Worker::tiny(&["--model-alias", "*", "--queue", "4096", "--slots", "4"]).await;
+    let status = Command::new(command)
+        .args(["run", &worker.url("/openapi.yaml"), "--seed", &seed, "--max-examples", "200"])
+        .args(["--phases", "examples,coverage,fuzzing", "--exclude-path", "/shutdown"])
+        // No schema can say that prompt and answer have to fit this model's context.
+        .args(["--exclude-checks", "positive_data_acceptance", "--warnings", "off"])
+        .status()
+        .expect("schemathesis can be run");
+    assert!(status.success(), "SEED={seed}");
+}

@@ -192,3 +192,17 @@ async fn a_manager_that_never_answers_well_ends_the_worker() {
     assert!(failed[4]["fact"]["callback-failed"].get("retry_in_ms").is_none(), "{}", failed[4]);
     assert_eq!((&failed[0]["severity"], &failed[4]["severity"]), (&json!("warn"), &json!("error")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_is_taken_up_into_narrations_and_log_lines() {
+    let worker = Worker::tiny(&["-v"]).await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let request = worker.client.post(worker.url("/execute"));
+    let request = request.header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"));
+    let body = json!({"prompt": "a", "max_tokens": 1});
+    assert_eq!(request.json(&body).send().await.expect("it answers").status(), 200);
+    assert_eq!(worker.fact("inference-completed")["trace_id"], trace);
+    worker.signal("TERM");
+    let (_, stderr, _) = worker.ended();
+    assert!(stderr.lines().any(|line| line.contains(trace)), "{stderr}");
+}

@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
 
 use crate::worker::{Worker, folder, kind};
@@ -289,4 +290,44 @@ async fn a_page_of_a_named_origin_may_call_and_no_other() {
         (204, &"GET, POST".parse().expect("a value"))
     );
     assert_eq!(ask("https://evil.example").await.expect("it answers").status(), 403);
+}
+
+/// Requests that are sent as they are, and with bytes changed.
+const SOUND: [&str; 5] = [
+    "GET /health HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n",
+    "POST /execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+        Content-Length: 29\r\n\r\n{\"prompt\":\"a\",\"max_tokens\":1}",
+    "POST /execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+        Transfer-Encoding: chunked\r\n\r\n1d\r\n{\"prompt\":\"a\",\"max_tokens\":1}\r\n0\r\n\r\n",
+    "GET /jobs/x/events HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: 3\r\n\r\n",
+    "OPTIONS /v1/models HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\n\
+        Access-Control-Request-Method: GET\r\n\r\n",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_bytes_make_it_fall_or_hang() {
+    let seed = crate::load::seed();
+    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    let count = std::env::var("RAW_REQUESTS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000);
+    let worker = Worker::tiny(&[]).await;
+    for _ in 0..count {
+        let mut bytes = SOUND[random.random_range(0..SOUND.len())].as_bytes().to_vec();
+        for _ in 0..random.random_range(0..6_u32) {
+            let at = random.random_range(0..bytes.len());
+            match random.random_range(0..4_u32) {
+                0 => bytes[at] = random.random_range(0..=255),
+                1 => drop(bytes.remove(at)),
+                2 => bytes.insert(at, b"\r\n: \0\t,;"[random.random_range(0..8)]),
+                _ => bytes.extend_from_within(at..(at + 40).min(bytes.len())),
+            }
+        }
+        let mut stream = connect(&worker);
+        let _ = stream.write_all(&bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write); // so that it waits for no more
+        let text = answer(&mut stream);
+        let found = status(&text);
+        assert!(found < 500, "SEED={seed} {:?}: {text}", String::from_utf8_lossy(&bytes));
+    }
+    let done = worker.execute(&json!({"prompt": "a", "max_tokens": 2})).await;
+    assert_eq!(done.last().expect("frames").event, "end");
 }

@@ -20,6 +20,7 @@ mod filters;
 mod guard;
 mod jobs;
 mod life;
+mod load;
 mod metrics;
 mod openai;
 mod playground;

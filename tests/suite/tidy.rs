@@ -84,7 +84,7 @@ fn operators_are_told_what_every_sign_means() {
 fn nothing_is_left_undone() {
     for (path, text) in sources() {
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-        if path.file_name().is_some_and(|name| name == "tests.rs") {
+        if path.iter().any(|part| part == "tests" || part == "tests.rs") {
             continue;
         }
         for mark in [".unwrap()", "todo!(", "unimplemented!(", "TODO", "FIXME", "dbg!("] {

@@ -7,33 +7,35 @@ use utoipa::ToSchema;
 
 use crate::job::OnDisconnect;
 
-/// A request with the fields that choose tokens, which are the same for every endpoint.
+/// A request with the fields that choose tokens: the same for every endpoint, but for whether they
+/// may be null.
 macro_rules! sampled {
-    ($(#[$meta:meta])* pub struct $name:ident { $($fields:tt)* }) => {
+    (nullable = $null:tt; $(#[$meta:meta])* pub struct $name:ident { $($fields:tt)* }) => {
         #[derive(ToSchema)]
         $(#[$meta])*
         pub struct $name {
             $($fields)*
             /// 0 always takes the likeliest.
-            #[schema(nullable = false, minimum = 0, maximum = 2, default = 1)]
+            #[schema(nullable = $null, minimum = 0, maximum = 2, default = 1)]
             pub temperature: Option<f64>,
             /// Smallest set of tokens whose probabilities sum up to this.
-            #[schema(nullable = false, minimum = 0, maximum = 1, default = 1)]
+            #[schema(nullable = $null, minimum = 0, maximum = 1, default = 1)]
             pub top_p: Option<f64>,
             /// Number of likeliest tokens considered, up to the vocabulary's size; 0: all.
-            #[schema(nullable = false, minimum = 0, default = 0)]
+            #[schema(nullable = $null, minimum = 0, default = 0)]
             pub top_k: Option<u32>,
             /// Least probability relative to the likeliest token's.
-            #[schema(nullable = false, minimum = 0, maximum = 1, default = 0)]
+            #[schema(nullable = $null, minimum = 0, maximum = 1, default = 0)]
             pub min_p: Option<f64>,
             /// Divides the logits of tokens that were there before.
-            #[schema(nullable = false, minimum = 0, maximum = 2, default = 1)]
+            #[schema(nullable = $null, minimum = 0, maximum = 2, default = 1)]
             pub repetition_penalty: Option<f64>,
         }
     };
 }
 
 sampled! {
+    nullable = false;
     /// One inference: a `prompt` or `messages`, and how far to go.
     #[serde(deny_unknown_fields)]
     pub struct ExecuteRequest {
@@ -123,6 +125,7 @@ pub struct CancelRequest {
 }
 
 sampled! {
+    nullable = true;
     /// A chat, as OpenAI's clients ask for it. Fields of theirs that are not listed are refused unless they
     /// ask for nothing; the README has the list.
     pub struct ChatRequest {
@@ -161,6 +164,7 @@ sampled! {
 }
 
 sampled! {
+    nullable = true;
     /// A text completion, as OpenAI's clients ask for it.
     pub struct CompletionRequest {
         /// The model's name, as in `/v1/models`.

@@ -168,3 +168,75 @@ impl Form for Chunks {
         b": ping\n\n"
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::event::{Code, Metrics};
+
+    fn head(endpoint: Endpoint) -> Head {
+        let (id, model) = ("id".to_owned(), "m".to_owned());
+        Head { endpoint, id, created: 7, model, prompt_tokens: 3 }
+    }
+
+    fn answer(usage: bool, narration: bool) -> Answer {
+        Answer { model: "m".into(), stream: true, usage, narration, logprobs: false }
+    }
+
+    fn check(form: &mut Chunks, event: &Event, expected: Option<&str>) {
+        let bytes = form.event(9, event).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        assert_eq!(bytes.as_deref(), expected);
+    }
+
+    fn end() -> Event {
+        Event::End(End {
+            tokens_out: 2,
+            decode_time_ms: 1.0,
+            stop_reason: StopReason::MaxTokens,
+            stop_sequence_matched: None,
+        })
+    }
+
+    #[test]
+    fn chunks_are_whole_and_as_clients_bear_them() {
+        let mut form = Chunks::new(head(Endpoint::Chat), answer(false, false));
+        let token = Event::Token(Token { t: "a\n".into(), i: 0, logprobs: Vec::new() });
+        check(
+            &mut form,
+            &token,
+            Some(
+                "data: {\"id\":\"id\",\"object\":\"chat.completion.chunk\",\"created\":7,\
+                 \"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\\n\"},\
+                 \"logprobs\":null,\"finish_reason\":null}]}\n\n",
+            ),
+        );
+        // What this form does not show is silence, and the sign of life a whole comment block.
+        check(&mut form, &Event::Narration("{}".into()), None);
+        let metrics = Metrics { tokens_per_sec: 1.0, resident_bytes: 1 };
+        check(&mut form, &Event::Metrics(metrics), None);
+        assert_eq!(form.ping(), b": ping\n\n");
+        let failure = Failure { code: Code::Timeout, message: "late".into(), retriable: true };
+        check(
+            &mut form,
+            &Event::Error(failure),
+            Some(
+                "data: {\"error\":{\"message\":\"late\",\"type\":\"server_error\",\"param\":null,\
+                 \"code\":\"TIMEOUT\"}}\n\ndata: [DONE]\n\n",
+            ),
+        );
+    }
+
+    #[test]
+    fn the_end_says_why_then_counts_then_is_done() {
+        let mut form = Chunks::new(head(Endpoint::Completions), answer(true, false));
+        let bytes = form.event(9, &end()).expect("the end is shown");
+        let text = String::from_utf8_lossy(&bytes);
+        let blocks: Vec<&str> = text.split_terminator("\n\n").collect();
+        assert_eq!(blocks.len(), 3, "{text}");
+        assert!(blocks[0].contains("\"finish_reason\":\"length\"}],\"usage\":null"), "{text}");
+        let usage = "\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2,\
+            \"total_tokens\":5}";
+        assert!(blocks[1].contains(usage), "{text}");
+        assert_eq!(blocks[2], "data: [DONE]");
+    }
+}

@@ -64,7 +64,7 @@ pub struct Head {
 #[utoipa::path(
     post, path = "/v1/chat/completions", operation_id = "chat_completions", tag = "openai",
     request_body = ChatRequest,
-    params(("X-Narration" = Option<String>, Header, description = "`sse`: with the request's \
+    params(("X-Narration" = Option<String>, Header, nullable = false, description = "`sse`: with the request's \
         narrations", pattern = "^sse$")),
     responses((status = 200, description = "The answer: whole, or with `stream: true` as a stream of \
         `data:` lines with a `ChatChunk` each, then `[DONE]`",
@@ -83,7 +83,7 @@ pub async fn chat(
 #[utoipa::path(
     post, path = "/v1/completions", operation_id = "completions", tag = "openai",
     request_body = CompletionRequest,
-    params(("X-Narration" = Option<String>, Header, description = "`sse`: with the request's \
+    params(("X-Narration" = Option<String>, Header, nullable = false, description = "`sse`: with the request's \
         narrations", pattern = "^sse$")),
     responses((status = 200, description = "The answer: whole, or with `stream: true` as a stream of \
         `data:` lines with a `Completion` each, then `[DONE]`",
