@@ -67,6 +67,21 @@ fn check_says_what_the_worker_would_refuse() {
 }
 
 #[test]
+fn check_plants_secrets_and_sees_those_that_get_through() {
+    // Told to keep an address, the redactor lets through what a redactor must not.
+    let (code, report) = checked(&["redact", "--config", r#"{"allow":["ada@example.org"]}"#]);
+    let leaks = report["problems"].as_array().expect("a list");
+    assert_eq!(code, 1, "{report:#}");
+    assert!(leaks.iter().all(|problem| problem["code"] == "leak"), "{report:#}");
+    let message = leaks[0]["message"].as_str().expect("a string");
+    assert!(message.contains("e-mail address got through"), "{message}");
+    let fields: Vec<&str> = leaks.iter().filter_map(|problem| problem["field"].as_str()).collect();
+    for field in ["target", "human", "fact.callback-failed.reason"] {
+        assert!(fields.contains(&field), "{field} is missing in {fields:?}");
+    }
+}
+
+#[test]
 fn bench_says_what_a_filter_costs() {
     let (code, out, err) = tool(&["bench", "redact", "--calls", "200", "--json"]);
     assert_eq!(code, 0, "{err}");

@@ -5,76 +5,24 @@
 mod auth;
 mod card;
 mod email;
+mod family;
 mod home;
 mod named;
 mod pem;
 mod prefix;
 mod stream;
+mod triggers;
 mod url;
 
+pub use family::Family;
 pub use stream::Stream;
+pub use triggers::Triggers;
 
 use std::borrow::Cow;
 use std::cell::Cell;
 
 use crate::policy::Policy;
-
-/// A kind of secret or personal data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// Bearer and basic credentials.
-    Credential,
-    /// The value of a key that is named like a secret.
-    Secret,
-    /// A key with a well-known prefix.
-    ApiKey,
-    /// JSON Web Token.
-    Jwt,
-    /// PEM private key.
-    PrivateKey,
-    /// Password in a URL.
-    Password,
-    /// E-mail address.
-    Email,
-    /// Card number.
-    Card,
-    /// What the operator denies.
-    Denied,
-    /// What matches a pattern of the operator's.
-    Pattern,
-}
-
-impl Family {
-    /// All of them, in order.
-    pub const ALL: [Self; 10] = [
-        Self::Credential,
-        Self::Secret,
-        Self::ApiKey,
-        Self::Jwt,
-        Self::PrivateKey,
-        Self::Password,
-        Self::Email,
-        Self::Card,
-        Self::Denied,
-        Self::Pattern,
-    ];
-
-    /// Its name in a replacement.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Credential => "credential",
-            Self::Secret => "secret",
-            Self::ApiKey => "api-key",
-            Self::Jwt => "jwt",
-            Self::PrivateKey => "private-key",
-            Self::Password => "password",
-            Self::Email => "email",
-            Self::Card => "card",
-            Self::Denied => "denied",
-            Self::Pattern => "pattern",
-        }
-    }
-}
+use triggers::{ANYWHERE, BOUNDARY, LITERAL};
 
 /// What to do with a piece of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,40 +52,6 @@ impl Find {
     fn joined(self, other: Self) -> Self {
         let verdict = if self.verdict == Verdict::Keep { other.verdict } else { self.verdict };
         Self { start: self.start.min(other.start), end: self.end.max(other.end), verdict }
-    }
-}
-
-/// What a byte may begin, as bits.
-pub struct Triggers([u8; 256]);
-
-/// Looked at wherever it stands.
-const ANYWHERE: u8 = 1;
-/// Looked at where a word begins.
-const WORD_START: u8 = 2;
-/// Begins a replacement, or a text that the operator denies.
-const LITERAL: u8 = 4;
-/// No part of a word, so that one may begin behind it.
-const BOUNDARY: u8 = WORD_START << 4;
-
-impl Triggers {
-    /// The scanner's own triggers, and the first bytes of the policy's literals.
-    pub fn with(literals: impl Iterator<Item = u8>) -> Self {
-        let mut bits = [0; 256];
-        for byte in 0..=u8::MAX {
-            if !byte.is_ascii_alphanumeric() {
-                bits[usize::from(byte)] |= BOUNDARY;
-            }
-            if card::may_begin(byte) || prefix::may_begin(byte) || auth::may_begin(byte) {
-                bits[usize::from(byte)] |= WORD_START;
-            }
-        }
-        for &byte in b"@%:=/\\-" {
-            bits[usize::from(byte)] |= ANYWHERE;
-        }
-        for byte in literals {
-            bits[usize::from(byte)] |= LITERAL;
-        }
-        Self(bits)
     }
 }
 
