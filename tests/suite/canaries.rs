@@ -4,6 +4,8 @@
 use std::process::Command;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use crate::gguf::tiny_llama;
 use crate::worker::{BINARY, Worker, folder};
@@ -43,11 +45,21 @@ async fn secrets_come_out_nowhere() {
     std::fs::create_dir_all(&place).expect("a temporary folder");
     let file = place.join(format!("{}.gguf", canary("file")));
     std::fs::write(&file, model()).expect("a temporary file");
+    let manager = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let pool = manager.local_addr().expect("it is bound");
+    let manager = tokio::spawn(async move {
+        let (mut stream, _) = manager.accept().await.expect("the worker calls");
+        let mut piece = [0; 4_096];
+        let _ = stream.read(&mut piece).await.expect("it can be read");
+        let answer = "HTTP/1.1 204 X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        stream.write_all(answer.as_bytes()).await.expect("it can be answered");
+    });
     let mut command = Command::new(BINARY);
     command
         .args(["-vvv", "serve", "--port", "0", "--model"])
         .arg(&file)
-        .args(["--callback-url", &format!("http://ada:{0}@127.0.0.1:9/x?k={0}", canary("url"))])
+        .args(["--callback-url", &format!("http://ada:{0}@{pool}/x?k={0}", canary("url"))])
+        .args(["--heartbeat-s", "0"])
         .env("RBEES_API_TOKEN", canary("token"))
         .env("AWS_SECRET_ACCESS_KEY", canary("environment"));
     let worker = Worker::run(&mut command);
@@ -91,7 +103,8 @@ async fn secrets_come_out_nowhere() {
         heard += &request.send().await.expect("an answer").text().await.expect("text");
     }
     // A whole job, as soon as the model is there.
-    worker.fact("warmup-completed");
+    worker.fact("ready-announced");
+    manager.await.expect("it was called");
     let body = json!({"prompt": canary("prompt"), "max_tokens": 2, "temperature": 0});
     let request = client.post(url("/execute")).header("authorization", &token).json(&body);
     let stream = request.send().await.expect("an answer").text().await.expect("text");
