@@ -147,6 +147,24 @@ async fn what_was_recorded_is_replayed_as_it_was_told_and_compared() {
     std::fs::remove_dir_all(&folder).expect("it was made above");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn list_shows_the_chain_of_a_running_worker() {
+    let worker = Worker::tiny(&[]).await;
+    worker.execute(&json!({"prompt": "a", "max_tokens": 1})).await;
+    let url = worker.url("");
+    let (code, out, err) = tool(&["list", "--url", &url]);
+    assert_eq!(code, 0, "{err}");
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[0], "generation 1, without a folder");
+    assert!(lines[2].starts_with("1  storyteller") && lines[3].starts_with("2  redact"), "{out}");
+    assert!(lines[3].ends_with("redacts"), "{out}");
+    let (_, out, _) = tool(&["list", "--url", &url, "--json"]);
+    let state: Value = serde_json::from_str(&out).expect("JSON");
+    assert!(state["filters"][0]["calls"].as_u64().is_some_and(|calls| calls > 0), "{state}");
+    let (code, _, err) = tool(&["list", "--url", "http://127.0.0.1:9"]);
+    assert!(code == 2 && err.contains("is a worker running there?"), "{err}");
+}
+
 /// A new project of that language, made where it is built again and again.
 fn scaffold(lang: &str, name: &str) -> PathBuf {
     let into = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("new-{lang}"));

@@ -25,6 +25,7 @@ mod metrics;
 mod openai;
 mod playground;
 mod real_model;
+mod redact_text;
 mod reference;
 mod reload;
 mod stream;
