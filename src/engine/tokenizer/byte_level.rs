@@ -34,6 +34,13 @@ const TEKKEN: &str = concat!(
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}|",
     r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
+const GPT4O: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|",
+    r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
 
 /// How text is cut before it is merged, and what comes with that.
 struct PreTokenizerFacts {
@@ -49,7 +56,7 @@ struct PreTokenizerFacts {
     compose: bool,
 }
 
-const PRE_TOKENIZERS: [PreTokenizerFacts; 6] = [
+const PRE_TOKENIZERS: [PreTokenizerFacts; 7] = [
     PreTokenizerFacts {
         names: &["smollm"],
         patterns: &[r"\p{N}", GPT2],
@@ -91,6 +98,13 @@ const PRE_TOKENIZERS: [PreTokenizerFacts; 6] = [
         ignore_merges: false,
         add_bos: false,
         compose: true,
+    },
+    PreTokenizerFacts {
+        names: &["gpt-4o"],
+        patterns: &[GPT4O],
+        ignore_merges: false,
+        add_bos: false,
+        compose: false,
     },
 ];
 

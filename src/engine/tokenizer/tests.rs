@@ -276,7 +276,7 @@ fn check_hard_texts(name: &str, tokenizer: &Tokenizer, back: impl Fn(&str) -> Op
 
 #[test]
 fn hard_texts_tokenize_as_the_references_do() {
-    let kinds = ["smollm", "gpt-2", "llama-bpe", "dbrx", "tekken", "qwen2"];
+    let kinds = ["smollm", "gpt-2", "llama-bpe", "dbrx", "tekken", "qwen2", "gpt-4o"];
     for kind in kinds.into_iter().chain(["sentencepiece-bpe", "sentencepiece-unigram"]) {
         let (gguf, _) = Gguf::open(&reference(&format!("{kind}.gguf"))).expect("a sound file");
         let tokenizer = Tokenizer::from_gguf(&gguf).expect("a known tokenizer");
