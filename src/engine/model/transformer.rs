@@ -1,6 +1,6 @@
 //! The forward pass: tokens of several sequences through all layers, keys and values in blocks, by
 //! the kernels. One pass for all architectures; what differs is in the description. Decides nothing
-//! about blocks and samples nothing. Allocates nothing once its buffers have grown.
+//! about blocks and samples nothing. Allocates a list of spans a step, once its buffers have grown.
 
 use super::build::{Layer, Parts};
 use super::rope::Rope;
@@ -138,10 +138,11 @@ impl Transformer {
         }
     }
 
-    fn layer(&mut self, at: usize, spans: &[Span<'_>]) {
+    /// A layer up to what its attention finds.
+    fn attend(&mut self, at: usize, spans: &[Span<'_>]) {
         let Transformer { spec, parts, ropes, kernel, pool, buffers, .. } = self;
         let layer = &parts.layers[at];
-        let Buffers { x, y, query, key, value, attended, gated, turns } = buffers;
+        let Buffers { x, query, key, value, attended, turns, .. } = buffers;
         let input = Input { x, norm: Some(normed(spec, &layer.attention_norm)) };
         kernel.products(
             input,
@@ -173,6 +174,17 @@ impl Transformer {
             spans,
             y: attended,
         });
+    }
+
+    /// The rest of a layer, for the first rows of the buffer.
+    fn feed_forward(&mut self, at: usize, rows: usize) {
+        let Transformer { spec, parts, kernel, buffers, .. } = self;
+        let layer = &parts.layers[at];
+        let x = &mut buffers.x[..rows * spec.width];
+        let post = if spec.post_norms { rows * spec.width } else { 0 };
+        let y = &mut buffers.y[..post];
+        let attended = &buffers.attended[..rows * spec.query_width()];
+        let gated = &mut buffers.gated[..rows * spec.feed_forward];
         let post = layer.post_norms.as_ref().map(|norms| normed(spec, &norms.0));
         add(kernel, Input { x: attended, norm: None }, &layer.out, post, y, x);
         let activation = match spec.activation {
@@ -185,8 +197,9 @@ impl Transformer {
         add(kernel, Input { x: gated, norm: None }, &layer.down, post, y, x);
     }
 
-    /// Leads the tokens of all chunks through the layers; what comes out stays in the buffer.
-    pub(super) fn pass(&mut self, chunks: &[Chunk<'_>]) -> Result<()> {
+    /// Leads the tokens of all chunks through the layers. What comes out stays in the buffer: of
+    /// `every` token, or of the last one of each chunk that wants logits; how many these are.
+    pub(super) fn pass(&mut self, chunks: &[Chunk<'_>], every: bool) -> Result<usize> {
         self.check(chunks)?;
         let spans: Vec<Span<'_>> = chunks
             .iter()
@@ -196,19 +209,30 @@ impl Transformer {
                 blocks: chunk.blocks,
             })
             .collect();
-        self.begin(chunks, chunks.iter().map(|chunk| chunk.tokens.len()).sum());
-        (0..self.spec.layers.len()).for_each(|layer| self.layer(layer, &spans));
-        Ok(())
+        let mut rows = chunks.iter().map(|chunk| chunk.tokens.len()).sum();
+        self.begin(chunks, rows);
+        for layer in 0..self.spec.layers.len() {
+            self.attend(layer, &spans);
+            if !every && layer + 1 == self.spec.layers.len() {
+                rows = self.gather(chunks);
+            }
+            if rows > 0 {
+                self.feed_forward(layer, rows);
+            }
+        }
+        Ok(rows)
     }
 
     /// Moves the last row of each chunk that wants logits to the front; how many there are.
     fn gather(&mut self, chunks: &[Chunk<'_>]) -> usize {
-        let width = self.spec.width;
         let (mut wanted, mut end) = (0, 0);
         for chunk in chunks {
             end += chunk.tokens.len();
             if chunk.logits {
-                self.buffers.x.copy_within((end - 1) * width..end * width, wanted * width);
+                let Buffers { x, attended, .. } = &mut self.buffers;
+                for (rows, width) in [(x, self.spec.width), (attended, self.spec.query_width())] {
+                    rows.copy_within((end - 1) * width..end * width, wanted * width);
+                }
                 wanted += 1;
             }
         }
@@ -324,8 +348,7 @@ impl Decoder for Transformer {
     }
 
     fn step(&mut self, chunks: &[Chunk<'_>], logits: &mut Logits) -> Result<()> {
-        self.pass(chunks)?;
-        let rows = self.gather(chunks);
+        let rows = self.pass(chunks, false)?;
         self.head(rows, logits);
         Ok(())
     }

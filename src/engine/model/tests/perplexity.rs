@@ -53,8 +53,8 @@ fn perplexity(model: &Model, parts: Parts, kv: KvKind, tokens: &[u32]) -> f64 {
     for (at, inputs) in tokens[..tokens.len() - 1].chunks(STEP).enumerate() {
         let position = at * STEP;
         let chunk = Chunk { blocks: &blocks, position, tokens: inputs, logits: false };
-        decoder.pass(&[chunk]).expect("a step");
-        decoder.head(inputs.len(), &mut logits);
+        let rows = decoder.pass(&[chunk], true).expect("a step");
+        decoder.head(rows, &mut logits);
         for (row, next) in logits.rows_mut().zip(&tokens[position + 1..]) {
             let most = row.iter().copied().fold(f32::MIN, f32::max);
             let total: f64 = row.iter().map(|logit| f64::from(logit - most).exp()).sum();
