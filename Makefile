@@ -6,7 +6,7 @@ PYTHON  ?= python3
 ADDRESS ?= 127.0.0.1
 PORT    ?= 8080
 
-.PHONY: run test model build bench ci toolchain references test-web test-examples test-pool openapi test-guests soak-redact test-contract
+.PHONY: run test model build bench ci toolchain references test-web test-examples test-pool openapi test-guests soak-redact test-contract test-clients light-clients clients
 
 run: build model
 	target/release/rbees-workerd serve --model $(MODEL) --host $(ADDRESS) --port $(PORT)
@@ -59,7 +59,7 @@ test-examples: toolchain model
 # The pools under examples/pool/, over real workers. What they need is large and stays under target/.
 test-pool: toolchain model
 	$(CARGO) build --locked
-	for part in ray units; do \
+	for part in ray litellm units; do \
 		$(PYTHON) -m venv target/pool/$$part && \
 		target/pool/$$part/bin/pip install --quiet --requirement tests/pool/$$part.txt && \
 		target/pool/$$part/bin/pytest --quiet --disable-warnings -p no:cacheprovider tests/pool/test_$$part.py || exit 1; \
@@ -72,6 +72,26 @@ test-guests: toolchain
 # The redactor's tests in their long form: SEED=… chooses other texts.
 soak-redact:
 	ROUNDS=2000000 $(CARGO) test --locked --release --manifest-path filters/Cargo.toml -p redact -- at_random redacted_again
+
+# Every client × every case (docs/clients.md), and the generated clients; needs Node.
+test-clients: toolchain model light-clients
+	$(PYTHON) -m venv target/clients/python
+	target/clients/python/bin/pip install --quiet --requirement tests/clients/python/all.txt
+	mkdir -p target/clients/node && cp tests/clients/node/* target/clients/node/
+	npm install --prefix target/clients/node --no-package-lock --no-audit --no-fund --silent
+	scripts/generate-clients.sh && git diff --exit-code --stat -- clients
+	node --test --test-concurrency=1 tests/clients/
+	target/clients/light/bin/python tests/clients/matrix.py --write docs/clients.md
+
+# The two clients that need nothing but Python.
+light-clients: model
+	$(CARGO) build --locked
+	$(PYTHON) -m venv target/clients/light
+	target/clients/light/bin/pip install --quiet --requirement tests/clients/python/light.txt
+
+# Generates what is generated under clients/ from openapi.yaml; needs Node.
+clients: openapi
+	scripts/generate-clients.sh
 
 # Makes what the tests compare with anew, by the libraries that models are trained with.
 references:

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Makes what is generated under clients/ from openapi.yaml, by the generators pinned here and in
+# clients/typescript/package.json. `clients/contract.sha256` says from which contract; a test compares.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+tools=target/clients/generator
+[ -x $tools/bin/datamodel-codegen ] || $python -m venv $tools
+$tools/bin/pip install --quiet datamodel-code-generator==0.89.0
+$tools/bin/datamodel-codegen --input openapi.yaml --input-file-type openapi \
+  --output clients/python/src/rbees_workerd/contract.py --output-model-type typing.TypedDict \
+  --target-python-version 3.11 --use-standard-collections --use-union-operator --use-schema-description \
+  --use-field-description --disable-timestamp --enum-field-as-literal all --formatters builtin \
+  --custom-file-header '"""Generated from openapi.yaml by `make clients`; not edited by hand."""' 2> target/clients/generator.log
+rm -rf target/clients/typescript && mkdir -p target/clients/typescript
+cp -r clients/typescript/{package.json,tsconfig.json,src} target/clients/typescript/
+# Nothing of a registry gets into the tree: what is installed stays under target/.
+npm install --prefix target/clients/typescript --no-package-lock --no-audit --no-fund --silent
+target/clients/typescript/node_modules/.bin/openapi-typescript openapi.yaml --root-types \
+  --root-types-no-schema-prefix --output clients/typescript/src/contract.ts
+cp clients/typescript/src/contract.ts target/clients/typescript/src/
+(cd target/clients/typescript && node_modules/.bin/tsc)
+sha256sum openapi.yaml | cut -d ' ' -f 1 > clients/contract.sha256
