@@ -11,6 +11,7 @@ use super::team::Parts;
 use crate::limits::KV_BLOCK_TOKENS_MAX;
 
 mod attend;
+mod segment;
 
 pub use attend::Part;
 

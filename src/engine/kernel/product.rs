@@ -320,6 +320,7 @@ fn multiply(
                 blocks,
                 x: x[first * columns..].as_ptr(),
                 rows: GROUP.min(n - first),
+                once: n <= GROUP,
             }
         };
         each(&operands, first);

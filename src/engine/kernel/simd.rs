@@ -153,12 +153,9 @@ impl Isa {
             // SAFETY: the caller has found it to be available.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => unsafe { avx512::run(work) },
-            // SAFETY: as above.
+            // SAFETY: as above. Byte products are the tiles' alone, so VNNI makes no difference here.
             #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni => unsafe { avx2::run_vnni(work) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe { avx2::run(work) },
+            Isa::AvxVnni | Isa::Avx2 => unsafe { avx2::run(work) },
             // SAFETY: plain Rust is always there.
             _ => unsafe { work.run::<portable::Portable>() },
         }

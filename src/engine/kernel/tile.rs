@@ -50,6 +50,8 @@ pub struct Operands {
     pub x: *const f32,
     /// Rows of activations, 1 to 8.
     pub rows: usize,
+    /// Whether these weights are used this once: then those ahead are asked for.
+    pub once: bool,
 }
 
 /// Multiplies one tile.
@@ -204,7 +206,7 @@ unsafe fn floats<S: Simd, F: Format, const N: usize>(
         let mut sums = [S::splat(0.0); N];
         for column in 0..of.columns {
             let at = of.body.add(column * size);
-            if N == 1 {
+            if of.once {
                 S::prefetch(at.wrapping_add(PREFETCH));
             }
             let weights = match F::KIND {
@@ -220,7 +222,7 @@ unsafe fn floats<S: Simd, F: Format, const N: usize>(
     }
 }
 
-/// How far ahead of use weights are asked for when one row alone uses them, bytes.
+/// How far ahead of use weights are asked for when they are used once, bytes.
 const PREFETCH: usize = 8 * 320;
 
 /// Weights that are codes: whole-number products within a block, then its scales.
@@ -233,7 +235,7 @@ unsafe fn codes<S: Simd, F: Format, const N: usize>(of: &Operands, row: usize, o
         for at in 0..of.columns / BLOCK {
             let lines = of.body.add(at * F::LINES * LINE);
             let acts = &*of.blocks.add(at);
-            if N <= 2 {
+            if of.once {
                 unrolled!(L in F::LINES => {
                     S::prefetch(lines.wrapping_add(PREFETCH + L * LINE));
                 });

@@ -21,16 +21,6 @@ pub unsafe fn run<W: Work>(work: W) {
     unsafe { work.run::<Avx2<false>>() }
 }
 
-/// Does `work` with AVX2 and AVX-VNNI.
-///
-/// # Safety
-/// As for [`run`].
-#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-pub unsafe fn run_vnni<W: Work>(work: W) {
-    // SAFETY: the caller's promise.
-    unsafe { work.run::<Avx2<true>>() }
-}
-
 /// Eight lanes, halves added to halves.
 #[inline(always)]
 pub unsafe fn sum_of_eight(a: __m256) -> f32 {
