@@ -6,7 +6,7 @@ PYTHON  ?= python3
 ADDRESS ?= 127.0.0.1
 PORT    ?= 8080
 
-.PHONY: run test model build bench ci toolchain references test-web test-examples test-pool openapi test-guests soak-redact test-contract test-clients light-clients clients
+.PHONY: run test model build bench bench-peers ci toolchain references test-web test-examples test-pool openapi test-guests soak-redact test-contract test-clients light-clients clients
 
 run: build model
 	target/release/rbees-workerd serve --model $(MODEL) --host $(ADDRESS) --port $(PORT)
@@ -25,6 +25,12 @@ test: toolchain model
 
 bench: build model
 	$(CARGO) bench --locked --bench worker
+
+# Ours beside llama.cpp (built once, under target/) and candle's stock llama; takes a quiet machine.
+bench-peers: build model
+	program=$$($(CARGO) build --release --locked --bench peers --message-format json \
+		| sed -n 's/.*"executable":"\([^"]*\/peers-[^"]*\)".*/\1/p' | tail -1) && \
+	$(PYTHON) scripts/bench-peers.py --model $(MODEL) --worker target/release/rbees-workerd --bench $$program
 
 ci: test
 

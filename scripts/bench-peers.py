@@ -202,7 +202,7 @@ def main() -> None:
             bench_llama(table, programs, model, threads)
         if chosen.only != "bare":
             port = free_port()
-            ours = [chosen.worker, "serve", "--model", model, "--port", port, "--threads", threads]
+            ours = [chosen.worker, "serve", "--model", model, "--port", port]
             served(table, OURS, ours, port, chosen.bench)
             port = free_port()
             llama = [

@@ -305,7 +305,7 @@ pub const KV_MIB: u64 = 512;
 /// Most such memory that a configuration can ask for, MiB.
 pub const KV_MIB_MAX: u64 = 1024 * 1024;
 /// Tokens of a prompt computed between two looks at the queue and at cancellations.
-pub const PREFILL_CHUNK_TOKENS: usize = 16;
+pub const PREFILL_CHUNK_TOKENS: usize = 32;
 
 /// Time that one step may take before the worker counts as stalled unless configured otherwise, ms.
 pub const STALL_MS: u64 = 30_000;

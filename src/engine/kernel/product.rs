@@ -320,7 +320,7 @@ fn multiply(
                 blocks,
                 x: x[first * columns..].as_ptr(),
                 rows: GROUP.min(n - first),
-                once: n <= GROUP,
+                fresh: first == 0,
             }
         };
         each(&operands, first);

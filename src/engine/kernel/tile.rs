@@ -50,8 +50,8 @@ pub struct Operands {
     pub x: *const f32,
     /// Rows of activations, 1 to 8.
     pub rows: usize,
-    /// Whether these weights are used this once: then those ahead are asked for.
-    pub once: bool,
+    /// Whether these weights are looked at for the first time: then those ahead are asked for.
+    pub fresh: bool,
 }
 
 /// Multiplies one tile.
@@ -206,7 +206,7 @@ unsafe fn floats<S: Simd, F: Format, const N: usize>(
         let mut sums = [S::splat(0.0); N];
         for column in 0..of.columns {
             let at = of.body.add(column * size);
-            if of.once {
+            if of.fresh {
                 S::prefetch(at.wrapping_add(PREFETCH));
             }
             let weights = match F::KIND {
@@ -222,7 +222,7 @@ unsafe fn floats<S: Simd, F: Format, const N: usize>(
     }
 }
 
-/// How far ahead of use weights are asked for when they are used once, bytes.
+/// How far ahead of their first use weights are asked for, bytes.
 const PREFETCH: usize = 8 * 320;
 
 /// Weights that are codes: whole-number products within a block, then its scales.
@@ -235,7 +235,7 @@ unsafe fn codes<S: Simd, F: Format, const N: usize>(of: &Operands, row: usize, o
         for at in 0..of.columns / BLOCK {
             let lines = of.body.add(at * F::LINES * LINE);
             let acts = &*of.blocks.add(at);
-            if of.once {
+            if of.fresh {
                 unrolled!(L in F::LINES => {
                     S::prefetch(lines.wrapping_add(PREFETCH + L * LINE));
                 });
