@@ -77,6 +77,10 @@ pub struct ServeFlags {
     /// [default: 512]
     #[arg(long, env = "RBEES_KV_MIB", value_name = "MIB")]
     kv_mib: Option<u64>,
+    /// Keep what was computed for prompts that begin alike [default: true]
+    #[arg(long, env = "RBEES_PREFIX_CACHE", value_name = "BOOL",
+        value_parser = BoolishValueParser::new())]
+    prefix_cache: Option<bool>,
     /// Requests that may wait [default: 64]
     #[arg(long, env = "RBEES_QUEUE", value_name = "N")]
     queue: Option<usize>,
@@ -144,6 +148,8 @@ pub struct Config {
     pub exit_with_parent: bool,
     /// Requests computed at one time, and memory for their keys and values.
     pub budget: Budget,
+    /// Whether what was computed is kept for prompts that begin alike.
+    pub prefix_cache: bool,
     /// Requests that may wait.
     pub queue: usize,
     /// Deadline of a request that names none, ms.
@@ -253,6 +259,7 @@ impl ServeFlags {
             pool,
             exit_with_parent: flags.exit_with_parent == Some(true),
             budget,
+            prefix_cache: flags.prefix_cache != Some(false),
             queue,
             timeout_ms,
             queue_timeout_ms,

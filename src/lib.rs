@@ -25,6 +25,8 @@ pub mod job;
 
 pub mod engine;
 
+pub mod hub;
+
 pub mod http;
 
 pub mod config;

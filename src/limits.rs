@@ -117,6 +117,10 @@ pub const REPLY_NARRATION_MS: u64 = 250;
 
 // Jobs ------------------------------------------------------------------------------------------
 
+/// Ends of jobs over which their rate is measured.
+pub const ENDS_MEASURED_MAX: usize = 16;
+/// Longest wait that a refused request is told of, s.
+pub const RETRY_AFTER_S_MAX: u64 = 60;
 /// Jobs waiting for the engine unless configured otherwise.
 pub const QUEUE_JOBS: usize = 64;
 /// Most jobs that a configuration can let wait.
@@ -307,10 +311,29 @@ pub const KV_MIB_MAX: u64 = 1024 * 1024;
 /// Tokens of a prompt computed between two looks at the queue and at cancellations.
 pub const PREFILL_CHUNK_TOKENS: usize = 32;
 
+/// Shortest time between two progress narrations of one prompt, ms.
+pub const PREFILL_PROGRESS_MS_MIN: u64 = 500;
 /// Time that one step may take before the worker counts as stalled unless configured otherwise, ms.
 pub const STALL_MS: u64 = 30_000;
 /// Longest such time that a configuration can set, ms.
 pub const STALL_MS_MAX: u64 = 600_000;
+
+// Hub -------------------------------------------------------------------------------------------
+
+/// Time in which a connection to a hub has to stand, ms.
+pub const HUB_CONNECT_MS: u64 = 10_000;
+/// Silence after which a download counts as broken off, ms.
+pub const HUB_READ_MS: u64 = 30_000;
+/// Bytes of a repository's listing.
+pub const HUB_LISTING_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Files in a repository's listing.
+pub const HUB_FILES_MAX: usize = 16_384;
+/// Bytes of a file's path in a repository.
+pub const HUB_FILE_NAME_BYTES_MAX: usize = 512;
+/// Tries of one download; each continues where the last broke off.
+pub const HUB_TRIES_MAX: u32 = 5;
+/// First wait between two tries of a download; doubles each time, ms.
+pub const HUB_BACKOFF_MS: u64 = 250;
 
 // Worker ----------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 //! The command line: flags as typed, a subcommand each. Hands over to the parts; does nothing itself.
 
 mod filter;
+mod model;
 
 use std::io::{IsTerminal as _, Write as _, stderr, stdout};
 use std::process::ExitCode;
@@ -29,6 +30,9 @@ pub struct Cli {
 enum Command {
     /// Load a model and serve it
     Serve(Box<ServeFlags>),
+    /// Look at a model, or fetch one
+    #[command(subcommand)]
+    Model(model::ModelCommand),
     /// Print the contract over HTTP as an OpenAPI document (YAML)
     Openapi,
     /// Check, try, measure and make filters
@@ -43,6 +47,7 @@ enum Command {
 pub fn run(cli: Cli) -> Result<ExitCode> {
     log_to_stderr(cli.verbose);
     match cli.command {
+        Command::Model(command) => model::run(command).map(|()| ExitCode::SUCCESS),
         Command::Openapi => {
             let text = contract::yaml()?;
             stdout().write_all(text.as_bytes()).map(|()| ExitCode::SUCCESS).map_err(|e| {

@@ -66,6 +66,7 @@ impl ServeFlags {
             exit_with_parent: flags.exit_with_parent.or(self.exit_with_parent),
             slots: flags.slots.or(self.slots),
             kv_mib: flags.kv_mib.or(self.kv_mib),
+            prefix_cache: flags.prefix_cache.or(self.prefix_cache),
             queue: flags.queue.or(self.queue),
             timeout_ms: flags.timeout_ms.or(self.timeout_ms),
             queue_timeout_ms: flags.queue_timeout_ms.or(self.queue_timeout_ms),

@@ -94,6 +94,11 @@ impl Model {
         self.weights.infos().map(TensorInfo::elements).sum()
     }
 
+    /// Its tensors, as its files describe them.
+    pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> {
+        self.weights.infos()
+    }
+
     /// Bytes of its files.
     pub fn file_bytes(&self) -> u64 {
         self.weights.bytes()

@@ -13,7 +13,7 @@ use super::{App, Model};
 use crate::delivery::event::Started;
 use crate::delivery::{Event, Feed, JobLog};
 use crate::error::Kind;
-use crate::job::{Cancel, Constraint, Grammar, Job, Record, Refused, Wish};
+use crate::job::{Cancel, Constraint, Grammar, Job, Place, Record, Refused, Wish};
 use crate::limits::OUTPUT_TOKENS_MAX;
 use crate::narration::facts::{self, PromptTokenized, RequestAccepted, RequestQueued, WorkerState};
 use crate::narration::{Fact, Scope, fact, wire};
@@ -79,22 +79,23 @@ pub async fn admit(
         wait_until: accepted + Duration::from_millis(app.wait_ms),
         accepted,
     };
-    let place = |job: &Job, ahead| {
+    let place = |job: &Job, place: Option<Place>| {
         log.append(started(&job_id, &model.profile.name, job.wish.sampling.seed));
-        tell_acceptance(&job.feed, endpoint, &job.wish, tokenized, ahead);
+        tell_acceptance(&job.feed, endpoint, &job.wish, tokenized, place);
     };
     if let Err(refused) = app.queue.push(job, place) {
         app.jobs.remove(&job_id);
-        return Err(refusal(refused));
+        return Err(refusal(app, refused));
     }
     Ok(Admitted { job_id, record, prompt_tokens })
 }
 
-fn refusal(refused: Refused) -> Problem {
+fn refusal(app: &App, refused: Refused) -> Problem {
     match refused {
         Refused::Full => {
             let detail = "as many requests wait as may; come again later";
-            Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(1)
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, detail)
+                .retry_after(app.queue.retry_after_s())
         }
         Refused::Closed => {
             let detail = "the worker shuts down";
@@ -120,7 +121,7 @@ fn tell_acceptance(
     endpoint: &str,
     wish: &Wish,
     tokenized: PromptTokenized,
-    ahead: usize,
+    place: Option<Place>,
 ) {
     feed.tell(Fact::RequestAccepted(RequestAccepted {
         endpoint: endpoint.to_owned(),
@@ -136,9 +137,11 @@ fn tell_acceptance(
         },
     }));
     feed.tell(Fact::PromptTokenized(tokenized));
-    if ahead > 0 {
-        let ahead = fact::count(ahead);
-        feed.tell(Fact::RequestQueued(RequestQueued { position: ahead, ahead }));
+    if let Some(place) = place {
+        feed.tell(Fact::RequestQueued(RequestQueued {
+            position: fact::count(place.position),
+            ahead: fact::count(place.ahead),
+        }));
     }
 }
 

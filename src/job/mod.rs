@@ -4,7 +4,7 @@
 mod queue;
 mod registry;
 
-pub use queue::{Queue, Refused};
+pub use queue::{Place, Queue, Refused};
 pub use registry::{Record, Registry, State};
 
 use std::sync::Arc;

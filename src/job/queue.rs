@@ -1,10 +1,12 @@
 //! The bounded queue between the server and the engine. Handing in never waits: a full queue is an
-//! answer. Only the engine takes out.
+//! answer. Only the engine takes out, and always the first: nobody is overtaken.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::Job;
+use crate::limits::{ENDS_MEASURED_MAX, RETRY_AFTER_S_MAX};
 
 /// Jobs that wait for the engine, and a count of those that it runs.
 pub struct Queue {
@@ -13,11 +15,29 @@ pub struct Queue {
     jobs_max: usize,
 }
 
-#[derive(Default)]
 struct Inner {
-    waiting: VecDeque<Job>,
+    waiting: VecDeque<Waiting>,
     running: usize,
+    /// Jobs that the engine can run at one time.
+    slots: usize,
     closed: bool,
+    /// When the last jobs ended, the latest last.
+    ends: VecDeque<Instant>,
+}
+
+struct Waiting {
+    job: Job,
+    /// The place it was last told of.
+    told: Option<usize>,
+}
+
+/// Where a job stands that has to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its place in the queue, from 1.
+    pub position: usize,
+    /// Jobs to be served before it, running ones included.
+    pub ahead: usize,
 }
 
 /// Why a job was not taken.
@@ -32,12 +52,24 @@ pub enum Refused {
 impl Queue {
     /// A queue for at most `jobs_max` waiting jobs.
     pub fn new(jobs_max: usize) -> Self {
-        Queue { inner: Mutex::default(), changed: Condvar::new(), jobs_max }
+        let inner = Inner {
+            waiting: VecDeque::new(),
+            running: 0,
+            slots: 1,
+            closed: false,
+            ends: VecDeque::new(),
+        };
+        Queue { inner: Mutex::new(inner), changed: Condvar::new(), jobs_max }
     }
 
-    /// Hands a job in. `place` is told how many jobs come before it, under the lock, so that nothing
-    /// of the job's engine can be told before.
-    pub fn push(&self, job: Job, place: impl FnOnce(&Job, usize)) -> Result<(), Refused> {
+    /// Says how many jobs the engine can run at one time, so that it is known who has to wait.
+    pub fn serve_at_once(&self, slots: usize) {
+        self.lock().slots = slots;
+    }
+
+    /// Hands a job in. `place` is told under the lock where it stands if it has to wait, so that
+    /// nothing of the job's engine can be told before.
+    pub fn push(&self, job: Job, place: impl FnOnce(&Job, Option<Place>)) -> Result<(), Refused> {
         let mut inner = self.lock();
         if inner.closed {
             return Err(Refused::Closed);
@@ -45,48 +77,92 @@ impl Queue {
         if inner.waiting.len() >= self.jobs_max {
             return Err(Refused::Full);
         }
-        place(&job, inner.waiting.len() + inner.running);
-        inner.waiting.push_back(job);
+        let before = inner.waiting.len();
+        let waits = before > 0 || inner.running >= inner.slots;
+        let stands = Place { position: before + 1, ahead: before + inner.running };
+        place(&job, waits.then_some(stands));
+        inner.waiting.push_back(Waiting { job, told: waits.then_some(stands.position) });
         self.changed.notify_all();
         Ok(())
     }
 
-    /// The next job, which counts as running from now on; waits for one if `wait`. None: there is none,
-    /// or the queue is closed and empty.
-    pub fn take(&self, wait: bool) -> Option<Job> {
+    /// The first job, if there is one and `fits` says that there is room for it; it counts as running
+    /// from now on. With `wait`, waits for one.
+    pub fn take(&self, wait: bool, fits: impl FnOnce(&Job) -> bool) -> Option<Job> {
         let mut inner = self.lock();
         if wait {
             let idle = |inner: &mut Inner| inner.waiting.is_empty() && !inner.closed;
             inner = self.changed.wait_while(inner, idle).unwrap_or_else(PoisonError::into_inner);
         }
-        let job = inner.waiting.pop_front()?;
+        if !fits(&inner.waiting.front()?.job) {
+            return None;
+        }
+        let first = inner.waiting.pop_front()?;
         inner.running += 1;
-        Some(job)
+        Some(first.job)
+    }
+
+    /// Tells waiting jobs where they stand, where that is news: the first four places one by one,
+    /// those behind each time that a quarter of the way is done.
+    pub fn tell_places(&self, mut tell: impl FnMut(&Job, Place)) {
+        let mut inner = self.lock();
+        let running = inner.running;
+        for (before, waiting) in inner.waiting.iter_mut().enumerate() {
+            let position = before + 1;
+            let news = waiting
+                .told
+                .is_none_or(|told| position < told && (position <= 4 || position * 4 <= told * 3));
+            if news {
+                waiting.told = Some(position);
+                tell(&waiting.job, Place { position, ahead: before + running });
+            }
+        }
     }
 
     /// A job that was taken has ended.
     pub fn done(&self) {
-        self.lock().running -= 1;
+        let mut inner = self.lock();
+        inner.running -= 1;
+        if inner.ends.len() == ENDS_MEASURED_MAX {
+            inner.ends.pop_front();
+        }
+        inner.ends.push_back(Instant::now());
         self.changed.notify_all();
+    }
+
+    /// Jobs that end in a second, measured over the last ones; none before two have ended.
+    pub fn ends_per_second(&self) -> Option<f64> {
+        let inner = self.lock();
+        let (first, count) = (inner.ends.front()?, inner.ends.len() - 1);
+        // Up to now, not to the last end: a queue that stands still has to show.
+        (count > 0).then(|| count as f64 / first.elapsed().as_secs_f64().max(1e-3))
+    }
+
+    /// Time after which a request that was refused may find a place, for `Retry-After`: what one job
+    /// takes to end by the measured rate, from 1 second on.
+    pub fn retry_after_s(&self) -> u64 {
+        let seconds = self.ends_per_second().map_or(1.0, |rate| 1.0 / rate).ceil();
+        (seconds as u64).clamp(1, RETRY_AFTER_S_MAX)
     }
 
     /// Takes out the waiting jobs that somebody has ended.
     pub fn take_ended(&self) -> Vec<Job> {
         let mut inner = self.lock();
-        let (ended, waiting) = std::mem::take(&mut inner.waiting)
-            .into_iter()
-            .partition(|job| job.ended_waiting_by().is_some());
-        inner.waiting = waiting;
-        let ended: VecDeque<Job> = ended;
-        if !ended.is_empty() {
+        let mut ended = Vec::new();
+        if inner.waiting.iter().any(|waiting| waiting.job.ended_waiting_by().is_some()) {
+            let all = std::mem::take(&mut inner.waiting).into_iter();
+            let (out, waiting) = all.partition(|waiting| waiting.job.ended_waiting_by().is_some());
+            inner.waiting = waiting;
+            let out: VecDeque<Waiting> = out;
+            ended.extend(out.into_iter().map(|waiting| waiting.job));
             self.changed.notify_all();
         }
-        ended.into()
+        ended
     }
 
     /// The place of the job of that name among those that wait, from 1.
     pub fn position(&self, job_id: &str) -> Option<usize> {
-        let named = |job: &Job| job.feed.scope().job_id.as_deref() == Some(job_id);
+        let named = |waiting: &Waiting| waiting.job.feed.scope().job_id.as_deref() == Some(job_id);
         self.lock().waiting.iter().position(named).map(|at| at + 1)
     }
 
@@ -103,7 +179,7 @@ impl Queue {
     }
 
     /// Whether nothing waits or runs within `limit`.
-    pub fn drained_within(&self, limit: std::time::Duration) -> bool {
+    pub fn drained_within(&self, limit: Duration) -> bool {
         let busy = |inner: &mut Inner| inner.running > 0 || !inner.waiting.is_empty();
         let (guard, timeout) = self
             .changed

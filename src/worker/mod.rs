@@ -17,7 +17,8 @@ use tokio::sync::mpsc;
 use self::signs::{Hangups, Signs};
 use crate::config::Config;
 use crate::delivery::{Pipeline, Recorder, Stdout};
-use crate::engine::{self, Loaded, device, scheduler};
+use crate::engine::scheduler::{self, Serving};
+use crate::engine::{self, Loaded, device};
 use crate::error::{Error, Kind, Result};
 use crate::filter::compile::Compiler;
 use crate::filter::{Chains, Host, watch};
@@ -203,11 +204,12 @@ async fn start_work(config: &Config, app: &Arc<App>) -> Result<std::convert::Inf
             reason: error.to_string(),
         }));
     })?;
-    app.pulse.resident_bytes.store(profile.resident_bytes, Ordering::Relaxed);
     let jobs = Arc::clone(&app.jobs);
+    let serving = Serving { slots: config.budget.sequences, prefix_cache: config.prefix_cache };
     scheduler::spawn(
         decoder,
         Arc::clone(&language),
+        serving,
         Arc::clone(&app.queue),
         Arc::clone(&app.pulse),
         move |job| {

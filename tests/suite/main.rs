@@ -24,6 +24,7 @@ mod load;
 mod metrics;
 mod openai;
 mod playground;
+mod pull;
 mod real_model;
 mod redact_text;
 mod reference;

@@ -15,6 +15,7 @@ const LAYERS: [&str; 13] = [
     "delivery",
     "job",
     "engine",
+    "hub",
     "http",
     "config",
     "worker",
