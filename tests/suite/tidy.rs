@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 /// The rooms in order; a room may use those before it.
-const LAYERS: [&str; 13] = [
+const LAYERS: [&str; 14] = [
     "limits",
     "error",
     "private",
