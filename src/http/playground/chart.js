@@ -25,7 +25,7 @@ export function draw(svg, points) {
   const [width, height] = [svg.clientWidth || 320, svg.clientHeight || 110];
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.replaceChildren();
-  const until = Math.max(1, ...points.map((point) => point.at));
+  const until = Math.max(0.2, ...points.map((point) => point.at));
   const most = Math.max(1, ...points.map((point) => point.rate)) * 1.2;
   const x = (at) => LEFT + (at / until) * (width - LEFT - RIGHT);
   const y = (rate) => height - BOTTOM - (rate / most) * (height - TOP - BOTTOM);

@@ -52,7 +52,7 @@ function measure(run, rate) {
   run.rate = rate;
   const at = rate > 0 ? (run.tokens - 1) / rate : 0;
   const before = run.mark ?? { at: 0, tokens: 1 };
-  if (at - before.at < 0.05 || run.tokens <= before.tokens) return;
+  if (at - before.at < 0.01 || run.tokens <= before.tokens) return;
   run.rates.push({ at, rate: (run.tokens - before.tokens) / (at - before.at) });
   run.mark = { at, tokens: run.tokens };
 }
