@@ -36,7 +36,9 @@ pub fn spawn(chains: Arc<Chains>, narrator: Narrator, poll: bool) -> Result<()> 
     let Some(folder) = chains.folder().map(Path::to_owned) else { return Ok(()) };
     // Before the thread: what changes from now on is a change.
     let seen = fingerprint(&folder);
-    let mut watch = Watch { chains, narrator, folder, poll, seen, eyes: None, told: false };
+    let (sender, hints) = mpsc::sync_channel(64);
+    let mut watch =
+        Watch { chains, narrator, folder, poll, seen, sender, hints, eyes: None, told: false };
     watch.open_eyes();
     thread::Builder::new()
         .name("filter-watch".into())
@@ -55,8 +57,11 @@ struct Watch {
     folder: PathBuf,
     poll: bool,
     seen: Fingerprint,
-    /// Where file events come; none where they are polled for.
-    eyes: Option<(RecommendedWatcher, mpsc::Receiver<Hint>)>,
+    /// One channel for all watchers, one after the other, so that no hint is lost between two.
+    sender: mpsc::SyncSender<Hint>,
+    hints: mpsc::Receiver<Hint>,
+    /// Asks for file events; none where they are polled for.
+    eyes: Option<RecommendedWatcher>,
     /// Whether it was said that changes are polled for.
     told: bool,
 }
@@ -65,17 +70,13 @@ impl Watch {
     /// Waits for a hint, or for the poll's time, and looks.
     fn turn(&mut self) {
         let period = Duration::from_millis(RELOAD_POLL_MS);
-        let hint = match &self.eyes {
-            Some((_, hints)) => hints.recv_timeout(period).unwrap_or(Hint::Other),
-            None => {
-                thread::sleep(period);
-                Hint::Other
-            }
-        };
+        let hint = self.hints.recv_timeout(period).unwrap_or(Hint::Other);
         let now = fingerprint(&self.folder);
         if now == self.seen {
             return;
         }
+        let writing = self.hints.try_iter().any(|hint| hint == Hint::Writing);
+        let hint = if writing { Hint::Writing } else { hint };
         // What is whole and known needs neither patience nor a compiler.
         let now = if hint == Hint::Whole && self.chains.knows_what_is_wanted() {
             now
@@ -95,9 +96,8 @@ impl Watch {
         let mut since = Instant::now();
         loop {
             thread::sleep(Duration::from_millis(RELOAD_DEBOUNCE_MS));
-            if let Some((_, hints)) = &self.eyes {
-                hint = hints.try_iter().filter(|hint| *hint != Hint::Other).last().unwrap_or(hint);
-            }
+            let hints = self.hints.try_iter().filter(|hint| *hint != Hint::Other);
+            hint = hints.last().unwrap_or(hint);
             let now = fingerprint(&self.folder);
             if now != last {
                 (last, since) = (now, Instant::now());
@@ -112,9 +112,9 @@ impl Watch {
 
     /// Asks for events of every folder through which the files are reached.
     fn open_eyes(&mut self) {
-        self.eyes = None;
         if !self.poll {
-            let eyes = open_eyes(&folders(&self.folder));
+            // The old one goes when the new one sees.
+            let eyes = open_eyes(&folders(&self.folder), self.sender.clone());
             let failed = eyes.as_ref().err().map(ToString::to_string);
             self.eyes = eyes.ok();
             if let Some(error) = failed.filter(|_| !self.told) {
@@ -131,8 +131,8 @@ impl Watch {
 
 fn open_eyes(
     folders: &BTreeSet<PathBuf>,
-) -> notify::Result<(RecommendedWatcher, mpsc::Receiver<Hint>)> {
-    let (sender, hints) = mpsc::sync_channel(64);
+    sender: mpsc::SyncSender<Hint>,
+) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let hint = match event.map(|event| event.kind) {
             Ok(EventKind::Access(AccessKind::Close(AccessMode::Write)))
@@ -146,22 +146,19 @@ fn open_eyes(
     for folder in folders {
         watcher.watch(folder, RecursiveMode::NonRecursive)?;
     }
-    Ok((watcher, hints))
+    Ok(watcher)
 }
 
-/// The files that the chain could come from, by the paths that name them.
+/// The files that the chain comes from, by the paths that name them; others in the folder are nobody's
+/// business, such as what an editor writes before it renames it.
 fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)
-        .map(|listing| listing.filter_map(|entry| entry.ok().map(|e| e.path())).collect())
-        .unwrap_or_default();
+    let mut paths = vec![folder.join(manifest::FILE)];
     if let Ok(specs) = manifest::read(Some(folder)) {
         paths.extend(specs.into_iter().filter_map(|spec| match spec.source {
             Source::File(path) => Some(path),
             Source::Builtin(_) => None,
         }));
     }
-    paths.sort();
-    paths.dedup();
     paths
 }
 

@@ -10,11 +10,12 @@ use std::time::Duration;
 use rbees_workerd::delivery::{Form, Pipeline, Stdout};
 use rbees_workerd::filter::compile::Compiler;
 use rbees_workerd::filter::component::{Component, Failure};
-use rbees_workerd::filter::{Chains, Host, builtin};
+use rbees_workerd::filter::{Chains, Host, TextRun, builtin};
 use rbees_workerd::narration::facts::WarmupStarted;
 use rbees_workerd::narration::{Fact, Narrator};
 use serde_json::Value;
 
+use crate::guests::guest;
 use crate::worker::{BINARY, Worker, folder};
 
 /// Manifests that differ in one figure, all of the same length.
@@ -250,5 +251,45 @@ fn reloads_under_load_lose_double_and_reorder_nothing() {
     let expected: Vec<u64> = (1..=sequences.len() as u64).collect();
     assert_eq!(sequences, expected, "lost or doubled");
     assert!(sequences.len() > reloads, "{}", sequences.len());
+    std::fs::remove_dir_all(&folder).expect("it was made above");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_filter_reloads_nothing() {
+    let folder = folder();
+    write(&folder.join("filters.toml"), &manifest(0));
+    let worker = Worker::tiny(&["--filters", folder.to_str().expect("UTF-8")]).await;
+    write(&folder.join("notes.txt"), "nobody's business");
+    write(&folder.join(".filters.toml.swp"), &manifest(5));
+    write(&folder.join("filters.toml"), &manifest(1));
+    live(&worker, 1, "written after other files").await;
+    assert_eq!(state(&worker).await["generation"], 2);
+    std::fs::remove_dir_all(&folder).expect("it was made above");
+}
+
+#[test]
+fn a_text_stays_with_the_instances_that_it_began_with() {
+    let folder = folder();
+    let built = guest("contract-0-1-0", "wasm32-unknown-unknown");
+    std::fs::copy(built, folder.join("guest.wasm")).expect("it was built");
+    let with = |keys: &str| {
+        let text = format!("[[filter]]\npath = \"guest.wasm\"\n{keys}");
+        write(&folder.join("filters.toml"), &text);
+    };
+    let host = Arc::new(Host::new().expect("wasm runs"));
+    let _timed = host.awake();
+    let chains = Chains::new(host, Some(folder.clone()));
+    let narrator = Narrator::new("text".into(), Pipeline::new());
+    with("text = true\n");
+    chains.reload(&narrator).expect("it is sound");
+    let mut run = TextRun::begin(&chains.current()).expect("it is turned on");
+    assert_eq!(run.push("one", &mut |_| {}).as_deref(), Ok("on"));
+    with("text = true\n[filter.config]\nother = 1\n");
+    chains.reload(&narrator).expect("it is sound");
+    assert_eq!(run.push("two", &mut |_| {}).as_deref(), Ok("_tw"));
+    with("text = false\n");
+    chains.reload(&narrator).expect("it is sound");
+    assert!(TextRun::begin(&chains.current()).is_none(), "new texts pass by");
+    assert_eq!(run.finish(&mut |_| {}).as_deref(), Ok("o"));
     std::fs::remove_dir_all(&folder).expect("it was made above");
 }
