@@ -26,7 +26,6 @@ mod openai;
 mod playground;
 mod pull;
 mod real_model;
-mod redact_text;
 mod reference;
 mod reload;
 mod stream;
