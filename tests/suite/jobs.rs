@@ -78,7 +78,7 @@ async fn a_number_that_a_running_job_has_not_reached_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_waits_no_longer_than_it_may() {
-    let worker = slow(&["--queue-timeout-ms", "1"]).await;
+    let worker = slow(&["--queue-timeout-ms", "1", "--slots", "1"]).await;
     let mut running = worker.post("/execute", &long_job("running")).await;
     until_token(&mut running).await; // at work: its own wait is over
     let waited = worker.execute(&long_job("waiting")).await;

@@ -150,7 +150,7 @@ async fn a_deadline_ends_a_job() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_jobs_are_told_their_place_and_a_full_queue_says_so() {
-    let worker = slow(&["--queue", "1"]).await;
+    let worker = slow(&["--queue", "1", "--slots", "1"]).await;
     let mut running = worker.post("/execute", &long_job("running")).await;
     until_token(&mut running).await;
     let waiting = worker.post("/execute", &long_job("waiting")).await;
