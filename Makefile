@@ -6,7 +6,7 @@ PYTHON  ?= python3
 ADDRESS ?= 127.0.0.1
 PORT    ?= 8080
 
-.PHONY: run test model build bench bench-peers ci toolchain references test-web test-examples test-pool openapi test-guests soak-redact test-contract test-clients light-clients clients
+.PHONY: fuzz-models run test model build bench bench-peers ci toolchain references test-web test-examples test-pool openapi test-guests soak-redact test-contract test-clients light-clients clients
 
 run: build model
 	target/release/rbees-workerd serve --model $(MODEL) --host $(ADDRESS) --port $(PORT)
@@ -23,8 +23,12 @@ test: toolchain model
 	$(CARGO) test --locked --release --manifest-path filters/Cargo.toml
 	$(CARGO) test --locked
 
+# Mutates a sound model file for hours; the quick form is among the tests.
+fuzz-models:
+	RBEES_FUZZ_ROUNDS=$${RBEES_FUZZ_ROUNDS:-20000000} $(CARGO) test --locked --release --test suite -- model_files::no_mutation_panics
+
 bench: build model
-	$(CARGO) bench --locked --bench worker
+	$(CARGO) bench --locked --bench worker --bench serving
 
 # Ours beside llama.cpp (built once, under target/) and candle's stock llama; takes a quiet machine.
 bench-peers: build model

@@ -22,6 +22,7 @@ mod jobs;
 mod life;
 mod load;
 mod metrics;
+mod model_files;
 mod openai;
 mod playground;
 mod pull;
