@@ -22,7 +22,7 @@ const ROUNDS: u64 = 600;
 
 /// Shows a file to the real worker; what is wrong with how it ends.
 fn show(animal: &zoo::Animal, folder: &Path) -> Option<String> {
-    let path = folder.join(format!("{}.gguf", animal.name.replace(' ', "-").replace('/', "-")));
+    let path = folder.join(format!("{}.gguf", animal.name.replace([' ', '/'], "-")));
     std::fs::write(&path, &animal.bytes).expect("a temporary file");
     let told = path.with_extension("told");
     let stderr = path.with_extension("stderr");

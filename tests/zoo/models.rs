@@ -74,6 +74,7 @@ fn list(code: u32, count: u64, elements: &[u8]) -> Vec<u8> {
 fn metadata() -> Vec<Animal> {
     let mut long_key = counts(0, 1);
     long_key.extend(u64::MAX.to_le_bytes());
+    long_key.extend([b'k'; 64]); // enough of it that the length itself is looked at
     let twice = GgufBuilder::new().meta_u32("k", 1).meta_u32("k", 2).build();
     // An array in an array in an array …: a reader that recurses loses its stack.
     let deep: Vec<u8> = (0..20_000)
