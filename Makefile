@@ -15,7 +15,7 @@ build: toolchain
 	$(CARGO) build --release --locked
 
 test: toolchain model
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 	$(CARGO) fmt --all --check --manifest-path filters/Cargo.toml
 	$(CARGO) fmt --all --check --manifest-path tests/guests/Cargo.toml
 	$(CARGO) clippy --locked --all-targets -- -D warnings

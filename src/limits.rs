@@ -218,14 +218,6 @@ pub const RETRY_MS: u64 = 1_000;
 
 // Engine ----------------------------------------------------------------------------------------
 
-/// Threads of the CPU's kernels.
-pub const TEAM_THREADS_MAX: usize = 256;
-/// Looks of a waiting thread at what it waits for before it yields its core.
-pub const TEAM_SPINS_MAX: u32 = 20_000;
-/// Yields of a waiting thread before it sleeps.
-pub const TEAM_YIELDS_MAX: u32 = 200;
-/// Tokens in a block of the KV cache; also those that share one softmax (a power of two).
-pub const KV_BLOCK_TOKENS_MAX: usize = 128;
 /// GGUF: metadata entries.
 pub const GGUF_ENTRIES_MAX: u64 = 4_096;
 /// GGUF: tensors.

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use candle_core::Device;
 
 use super::decoder::{Budget, Chunk, Decoder, Logits};
-use super::kernel::KvKind;
 use super::model::{Means, Model};
 use super::{Language, Profile};
 use crate::error::{Error, Kind, Result};
@@ -17,6 +16,7 @@ use crate::narration::facts::{
     ModelLoadProgress, ModelLoadStarted, ModelLoaded, WarmupCompleted, WarmupStarted,
 };
 use crate::narration::{Fact, Narrator, fact};
+use rbees_kernel::KvKind;
 
 /// A model that is ready to compute.
 pub struct Loaded {

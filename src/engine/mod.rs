@@ -7,7 +7,6 @@ pub mod device;
 pub mod gguf;
 mod grammar;
 pub mod inspect;
-pub mod kernel;
 pub mod kv;
 pub mod load;
 mod logprobs;
@@ -21,6 +20,19 @@ pub mod tokenizer;
 
 pub use decoder::{Budget, Chunk, Decoder, Logits};
 pub use load::{Loaded, load};
+
+use crate::error::{Error, Kind};
+
+impl From<rbees_kernel::Error> for Error {
+    fn from(error: rbees_kernel::Error) -> Self {
+        let kind = match error.fault() {
+            rbees_kernel::Fault::Setting => Kind::Config,
+            rbees_kernel::Fault::Weights => Kind::Model,
+            rbees_kernel::Fault::Memory => Kind::OutOfMemory,
+        };
+        Error::new(kind, error.to_string())
+    }
+}
 
 /// What clients and pool managers may know of the model.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,7 +23,8 @@ const LAYERS: [&str; 14] = [
 
 fn sources() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders = vec![root.join("src"), root.join("kernel/src")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).expect("src can be read") {
             let path = entry.expect("src can be read").path();
@@ -40,7 +41,8 @@ fn sources() -> Vec<(PathBuf, String)> {
 
 fn room(path: &Path) -> String {
     let inside = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
-    let first = inside.expect("it lies in src").iter().next().expect("it has a name");
+    let Ok(inside) = inside else { return "kernel".to_owned() };
+    let first = inside.iter().next().expect("it has a name");
     first.to_string_lossy().trim_end_matches(".rs").to_owned()
 }
 

@@ -5,9 +5,9 @@ use super::names::{Names, Part};
 use super::spec::{LayerSpec, Spec};
 use super::weights::{Weights, finite};
 use crate::engine::gguf::{TensorInfo, shown};
-use crate::engine::kernel::{Kind as Packing, Matrix, Packer};
 use crate::error::{Error, Kind, Result};
 use crate::limits::LOAD_SLAB_BYTES;
+use rbees_kernel::{Kind as Packing, Matrix, Packer};
 
 /// A matrix and what is added to the product with it.
 pub(super) struct Linear {
@@ -220,7 +220,7 @@ impl<'a> Builder<'a> {
             self.done += take * row_bytes;
             (self.progress)(self.done);
         }
-        packer.finish()
+        Ok(packer.finish()?)
     }
 
     /// A tensor of a layer that has no part in the computation would be left out in silence.

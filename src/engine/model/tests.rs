@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use super::*;
 use crate::engine::decoder::{Budget, Chunk, Decoder, Logits};
-use crate::engine::kernel::KvKind;
 use crate::limits::KV_BLOCK_TOKENS;
+use rbees_kernel::KvKind;
 
 /// What `tests/references/make_models.py` has recorded of a model.
 #[derive(Deserialize)]

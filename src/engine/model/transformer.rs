@@ -6,12 +6,12 @@ use super::build::{Layer, Parts};
 use super::rope::Rope;
 use super::spec::{Activation, Spec};
 use crate::engine::decoder::{Budget, Chunk, Decoder, Logits};
-use crate::engine::kernel::{
+use crate::error::{Error, Kind, Result};
+use crate::limits::KV_BLOCK_TOKENS;
+use rbees_kernel::{
     Activation as Gate, Attention, Input, Kernel, KvKind, KvPool, Matrix, Norm, Product,
     Rope as Angles, RopeStyle, Span, soft_cap,
 };
-use crate::error::{Error, Kind, Result};
-use crate::limits::KV_BLOCK_TOKENS;
 
 /// A model in memory.
 pub struct Transformer {

@@ -3,7 +3,7 @@
 
 use super::build::{Linear, Parts};
 use super::*;
-use crate::engine::kernel::{Kind as Packing, Matrix, Packer};
+use rbees_kernel::{Kind as Packing, Matrix, Packer};
 
 /// Tokens that are looked at.
 const TOKENS: usize = 512;

@@ -286,7 +286,7 @@ pub fn tile_fn(kind: Kind) -> TileFn {
         // SAFETY: the caller's promise.
         unsafe { tile::<Avx2<false>, F>(of, out) }
     }
-    crate::tile_table!(kind, with)
+    crate::tile::tile_table!(kind, with)
 }
 
 /// The same with AVX-VNNI.
@@ -296,5 +296,5 @@ pub fn tile_fn_vnni(kind: Kind) -> TileFn {
         // SAFETY: the caller's promise.
         unsafe { tile::<Avx2<true>, F>(of, out) }
     }
-    crate::tile_table!(kind, with)
+    crate::tile::tile_table!(kind, with)
 }

@@ -197,5 +197,5 @@ pub fn tile_fn(kind: Kind) -> TileFn {
         // SAFETY: the caller's promise.
         unsafe { tile::<Portable, F>(of, out) }
     }
-    crate::tile_table!(kind, with)
+    crate::tile::tile_table!(kind, with)
 }

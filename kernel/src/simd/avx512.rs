@@ -186,5 +186,5 @@ pub fn tile_fn(kind: Kind) -> TileFn {
         // SAFETY: the caller's promise.
         unsafe { tile::<Avx512, F>(of, out) }
     }
-    crate::tile_table!(kind, with)
+    crate::tile::tile_table!(kind, with)
 }

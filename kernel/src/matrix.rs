@@ -5,7 +5,7 @@ use half::f16;
 
 use super::kind::Kind;
 use super::layout::{BLOCK, LINE, TILE_ROWS};
-use crate::error::{Error, Kind as Fault, Result};
+use crate::error::{Error, Fault, Result};
 
 /// A line of memory, so that tiles begin where lines of the cache do.
 #[derive(Clone, Copy)]
@@ -36,7 +36,7 @@ impl Packer {
     pub fn new(kind: Kind, rows: usize, columns: usize) -> Result<Self> {
         let wrong = |what: &str| {
             let shape = format!("a matrix of {rows} × {columns} weights of type {kind:?}");
-            Error::new(Fault::Model, format!("{shape} {what}"))
+            Error::new(Fault::Weights, format!("{shape} {what}"))
         };
         if rows == 0 || columns == 0 {
             return Err(wrong("has no weights; check the file's origin"));
@@ -50,11 +50,11 @@ impl Packer {
         let tile = (head + body).div_ceil(LINE);
         let count = rows.div_ceil(TILE_ROWS).checked_mul(tile).ok_or_else(too_large)?;
         let mut lines = Vec::new();
-        lines.try_reserve_exact(count).map_err(|e| {
+        lines.try_reserve_exact(count).map_err(|_| {
             let bytes = count.saturating_mul(LINE);
             let message =
                 format!("{bytes} bytes for weights cannot be had; choose a smaller model");
-            Error::new(Fault::OutOfMemory, message).because(e)
+            Error::new(Fault::Memory, message)
         })?;
         lines.resize(count, Line([0; LINE]));
         let matrix = Matrix { kind, rows, columns, head, body, lines };
@@ -73,7 +73,7 @@ impl Packer {
         if !bytes.len().is_multiple_of(row_bytes) || count > left {
             let found = bytes.len();
             return Err(Error::new(
-                Fault::Model,
+                Fault::Weights,
                 format!("weights: expected up to {left} rows of {row_bytes} bytes, found {found}"),
             ));
         }
@@ -92,7 +92,7 @@ impl Packer {
         if self.filled != self.matrix.rows {
             let (rows, filled) = (self.matrix.rows, self.filled);
             let message = format!("weights: expected {rows} rows, found {filled}");
-            return Err(Error::new(Fault::Model, message));
+            return Err(Error::new(Fault::Weights, message));
         }
         Ok(self.matrix)
     }

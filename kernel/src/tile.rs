@@ -112,13 +112,11 @@ pub mod format {
 }
 
 /// The kernel of an instruction set for a type of weights.
-#[macro_export]
-#[doc(hidden)]
 macro_rules! tile_table {
     ($kind:expr, $tile:ident) => {{
-        use $crate::engine::kernel::kind::Kind;
-        use $crate::engine::kernel::tile::format;
-        let tile: $crate::engine::kernel::tile::TileFn = match $kind {
+        use crate::kind::Kind;
+        use crate::tile::format;
+        let tile: crate::tile::TileFn = match $kind {
             Kind::F32 => $tile::<format::F32>,
             Kind::F16 => $tile::<format::F16>,
             Kind::BF16 => $tile::<format::BF16>,
@@ -136,6 +134,7 @@ macro_rules! tile_table {
         tile
     }};
 }
+pub(crate) use tile_table;
 
 /// The kernel for `kind`, in the instructions of `isa`.
 pub fn tile_fn(isa: Isa, kind: Kind) -> TileFn {

@@ -4,8 +4,8 @@
 use std::alloc::{Layout, alloc_zeroed};
 
 use super::simd::{LANES, Simd};
-use crate::error::{Error, Kind as Fault, Result};
-use crate::limits::KV_BLOCK_TOKENS_MAX;
+use crate::error::{Error, Fault, Result};
+use crate::limits::{HEAD_DIM_MAX, KV_BLOCK_TOKENS_MAX};
 
 /// How keys and values are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,14 +77,14 @@ impl KvPool {
             || !KV_BLOCK_TOKENS_MAX.is_multiple_of(block_tokens);
         if odd_tokens {
             return Err(Error::new(
-                Fault::Config,
+                Fault::Setting,
                 format!("KV blocks of {block_tokens} tokens; choose 16, 32, 64 or 128"),
             ));
         }
-        if head_dim == 0 || !head_dim.is_multiple_of(8) || head_dim > super::HEAD_DIM_MAX {
-            let most = super::HEAD_DIM_MAX;
+        if head_dim == 0 || !head_dim.is_multiple_of(8) || head_dim > HEAD_DIM_MAX {
+            let most = HEAD_DIM_MAX;
             return Err(Error::new(
-                Fault::Model,
+                Fault::Weights,
                 format!("heads of {head_dim} values; expected a multiple of 8 up to {most}"),
             ));
         }
@@ -107,7 +107,7 @@ impl KvPool {
             .filter(|&bytes| isize::try_from(bytes).is_ok())
             .map(|bytes| bytes / 8)
             .ok_or_else(|| {
-                Error::new(Fault::OutOfMemory, "a KV cache larger than memory can be".to_owned())
+                Error::new(Fault::Memory, "a KV cache larger than memory can be".to_owned())
             })?;
         pool.bytes = zeroed(words)?;
         Ok(pool)
@@ -296,9 +296,9 @@ fn zeroed(words: usize) -> Result<Vec<u64>> {
     let lacking = || {
         let bytes = words.saturating_mul(8);
         let message = format!("{bytes} bytes for the KV cache cannot be had; ask for fewer tokens");
-        Error::new(Fault::OutOfMemory, message)
+        Error::new(Fault::Memory, message)
     };
-    let layout = Layout::array::<u64>(words).map_err(|e| lacking().because(e))?;
+    let layout = Layout::array::<u64>(words).map_err(|_| lacking())?;
     // SAFETY: the layout is not empty. What comes back has room for `words` zeros, which are valid
     // numbers, and was made by the allocator that the vector frees it with, for the same layout.
     unsafe {

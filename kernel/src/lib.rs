@@ -4,12 +4,12 @@
 //! A row's result is the same to the bit whatever else is in a call, however a prompt is cut into
 //! calls and however many threads work: every sum runs in one fixed order over a row's own values.
 
-#![allow(unsafe_code)]
-
 mod attention;
+mod error;
 pub mod kind;
 mod kv;
 mod layout;
+mod limits;
 mod matrix;
 mod product;
 mod rows;
@@ -20,11 +20,9 @@ mod tests;
 mod tile;
 
 pub use attention::{Attention, Span};
+pub use error::{Error, Fault, Result};
 pub use kind::Kind;
 pub use kv::{KvKind, KvPool};
 pub use matrix::{Matrix, Packer};
 pub use product::{Input, Kernel, Product};
 pub use rows::{Activation, Norm, Rope, RopeStyle, soft_cap};
-
-/// Longest head, values.
-const HEAD_DIM_MAX: usize = 512;
