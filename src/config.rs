@@ -2,6 +2,7 @@
 //! once. Reads the file and the token's; binds nothing.
 
 mod file;
+mod otlp;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -14,9 +15,11 @@ use crate::delivery::Form;
 use crate::engine::Budget;
 use crate::error::{Error, Kind, Result};
 use crate::limits::{
-    GRACE_MS, HEARTBEAT_S, HEARTBEAT_S_MAX, JOB_TIMEOUT_MS, JOB_TIMEOUT_MS_MAX, KV_MIB, KV_MIB_MAX,
-    MODEL_ALIASES_MAX, MODEL_NAME_CHARS_MAX, PORT, QUEUE_JOBS, QUEUE_JOBS_MAX, SLOTS, SLOTS_MAX,
-    STALL_MS, STALL_MS_MAX, TOKEN_FILE_BYTES_MAX, WORKER_ID_BYTES_MAX,
+    GRACE_MS, HEARTBEAT_S, HEARTBEAT_S_MAX, JOB_TIMEOUT_MS, JOB_TIMEOUT_MS_MAX, KEEP_ALIVE_MS,
+    KEEP_ALIVE_MS_MAX, KEEP_ALIVE_MS_MIN, KV_MIB, KV_MIB_MAX, MODEL_ALIASES_MAX,
+    MODEL_NAME_CHARS_MAX, PORT, QUEUE_JOBS, QUEUE_JOBS_MAX, READER_STALL_MS, READER_STALL_MS_MAX,
+    READER_STALL_MS_MIN, SLOTS, SLOTS_MAX, STALL_MS, STALL_MS_MAX, TOKEN_FILE_BYTES_MAX,
+    WORKER_ID_BYTES_MAX,
 };
 use crate::private::Private;
 
@@ -97,6 +100,18 @@ pub struct ServeFlags {
     /// [default: 30000]
     #[arg(long, env = "RBEES_STALL_MS", value_name = "MS")]
     stall_ms: Option<u64>,
+    /// Silence on a stream after which a sign of life is sent, ms; below what proxies bear
+    /// [default: 10000]
+    #[arg(long, env = "RBEES_KEEP_ALIVE_MS", value_name = "MS")]
+    keep_alive_ms: Option<u64>,
+    /// Time after which a client is let go that reads nothing of what waits for it, ms
+    /// [default: 15000]
+    #[arg(long, env = "RBEES_READER_STALL_MS", value_name = "MS")]
+    reader_stall_ms: Option<u64>,
+    /// OpenTelemetry collector that takes metrics by OTLP over HTTP, without the /v1/metrics
+    /// [default: OTEL_EXPORTER_OTLP_METRICS_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT, else none]
+    #[arg(long, env = "RBEES_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: Option<String>,
     /// File with the token that callers must show (or RBEES_API_TOKEN holds it)
     #[arg(long, env = "RBEES_API_TOKEN_FILE", value_name = "FILE")]
     api_token_file: Option<PathBuf>,
@@ -160,6 +175,12 @@ pub struct Config {
     pub grace_ms: u64,
     /// Time that one step of the engine may take before the worker counts as stalled, ms.
     pub stall_ms: u64,
+    /// Silence on a stream after which a sign of life is sent, ms.
+    pub keep_alive_ms: u64,
+    /// Time after which a client is let go that reads nothing, ms.
+    pub reader_stall_ms: u64,
+    /// Where metrics are sent to, if anywhere: the collector's URL for metrics.
+    pub otlp: Option<reqwest::Url>,
     /// Token that callers must show.
     pub token: Option<Private>,
     /// Origins whose pages may call.
@@ -213,18 +234,27 @@ impl ServeFlags {
             return Err(wrong(format!("--queue is 1 to {QUEUE_JOBS_MAX}, not {queue}")));
         }
         let budget = budget(flags.slots, flags.kv_mib)?;
-        let timeout_ms = flags.timeout_ms.unwrap_or(JOB_TIMEOUT_MS);
-        if !(1..=JOB_TIMEOUT_MS_MAX).contains(&timeout_ms) {
-            return Err(wrong(format!("--timeout-ms is 1 to {JOB_TIMEOUT_MS_MAX}")));
-        }
-        let queue_timeout_ms = flags.queue_timeout_ms.unwrap_or(JOB_TIMEOUT_MS_MAX);
-        if !(1..=JOB_TIMEOUT_MS_MAX).contains(&queue_timeout_ms) {
-            return Err(wrong(format!("--queue-timeout-ms is 1 to {JOB_TIMEOUT_MS_MAX}")));
-        }
-        let stall_ms = flags.stall_ms.unwrap_or(STALL_MS);
-        if !(1..=STALL_MS_MAX).contains(&stall_ms) {
-            return Err(wrong(format!("--stall-ms is 1 to {STALL_MS_MAX}")));
-        }
+        let timeout_ms =
+            span("--timeout-ms", flags.timeout_ms, JOB_TIMEOUT_MS, 1..=JOB_TIMEOUT_MS_MAX)?;
+        let queue_timeout_ms = span(
+            "--queue-timeout-ms",
+            flags.queue_timeout_ms,
+            JOB_TIMEOUT_MS_MAX,
+            1..=JOB_TIMEOUT_MS_MAX,
+        )?;
+        let stall_ms = span("--stall-ms", flags.stall_ms, STALL_MS, 1..=STALL_MS_MAX)?;
+        let keep_alive_ms = span(
+            "--keep-alive-ms",
+            flags.keep_alive_ms,
+            KEEP_ALIVE_MS,
+            KEEP_ALIVE_MS_MIN..=KEEP_ALIVE_MS_MAX,
+        )?;
+        let reader_stall_ms = span(
+            "--reader-stall-ms",
+            flags.reader_stall_ms,
+            READER_STALL_MS,
+            READER_STALL_MS_MIN..=READER_STALL_MS_MAX,
+        )?;
         if let Some(folder) = flags.filters.as_ref().filter(|folder| !folder.is_dir()) {
             return Err(wrong(format!("--filters {}: no such folder", folder.display())));
         }
@@ -265,6 +295,9 @@ impl ServeFlags {
             queue_timeout_ms,
             grace_ms: flags.grace_ms.unwrap_or(GRACE_MS),
             stall_ms,
+            keep_alive_ms,
+            reader_stall_ms,
+            otlp: otlp::endpoint(flags.otlp_endpoint)?,
             token,
             origins,
             aliases,
@@ -282,6 +315,20 @@ fn user_cache() -> Option<PathBuf> {
 
 fn wrong(message: impl Into<String>) -> Error {
     Error::new(Kind::Config, message)
+}
+
+/// A time in ms within its bounds, or else its default.
+fn span(
+    flag: &str,
+    given: Option<u64>,
+    default: u64,
+    bounds: std::ops::RangeInclusive<u64>,
+) -> Result<u64> {
+    let value = given.unwrap_or(default);
+    if bounds.contains(&value) {
+        return Ok(value);
+    }
+    Err(wrong(format!("{flag} is {} to {}, not {value}", bounds.start(), bounds.end())))
 }
 
 /// What the engine may take, out of `--slots` and `--kv-mib`.

@@ -146,6 +146,8 @@ pub const MESSAGES_MAX: usize = 512;
 pub const OUTPUT_TOKENS_MAX: u32 = 4_096;
 /// Tokens of a `/v1/completions` that names no number: OpenAI's own default.
 pub const COMPLETION_TOKENS: u32 = 16;
+/// Tokens that a chat which names no number may generate at least, where its context has them.
+pub const OPEN_TOKENS_MIN: u32 = 256;
 /// Likeliest tokens told beside each of a `/v1/completions`: OpenAI's own bound.
 pub const COMPLETION_LOGPROBS_MAX: u32 = 5;
 /// Length of a model's name in a request, characters.
@@ -207,12 +209,26 @@ pub const URI_BYTES_MAX: usize = 8_192;
 pub const HEADER_BYTES_MAX: usize = 32 * 1024;
 /// Header lines of a request.
 pub const HEADERS_MAX: usize = 64;
-/// Time without progress after which a reader that doesn't read is let go, ms.
-pub const WRITE_STALL_MS_MAX: u64 = 15_000;
+/// Time after which a client is let go that reads nothing, unless configured otherwise, ms.
+pub const READER_STALL_MS: u64 = 15_000;
+/// Shortest such time that a configuration can set, ms.
+pub const READER_STALL_MS_MIN: u64 = 1_000;
+/// Longest such time that a configuration can set, ms.
+pub const READER_STALL_MS_MAX: u64 = 600_000;
+/// What the system may hold of an answer for a client that does not read, bytes; it takes twice that.
+pub const SEND_BUFFER_BYTES: u32 = 128 * 1024;
+/// Connections that wait to be accepted.
+pub const BACKLOG_MAX: u32 = 1_024;
+/// Violations that an answer names; more are summed up in a last one.
+pub const VIOLATIONS_SHOWN_MAX: usize = 256;
 /// Time between two sortings of what was measured, ms.
 pub const METRICS_TIDY_MS: u64 = 5_000;
-/// Silence on a stream after which a sign of life is sent, ms.
+/// Silence on a stream after which a sign of life is sent unless configured otherwise, ms.
 pub const KEEP_ALIVE_MS: u64 = 10_000;
+/// Shortest such time that a configuration can set, ms.
+pub const KEEP_ALIVE_MS_MIN: u64 = 100;
+/// Longest such time that a configuration can set, ms.
+pub const KEEP_ALIVE_MS_MAX: u64 = 300_000;
 /// What a stream tells a browser about reconnecting, ms.
 pub const RETRY_MS: u64 = 1_000;
 
@@ -331,6 +347,10 @@ pub const HUB_BACKOFF_MS: u64 = 250;
 
 /// Time that running jobs have to finish at shutdown unless configured otherwise, ms.
 pub const GRACE_MS: u64 = 30_000;
+/// Time that the engine has after the grace to end what it runs, before it is ended without it, ms.
+pub const LAST_STEP_MS: u64 = 500;
+/// Time that the last metrics have to reach their collector when the worker ends, ms.
+pub const OTLP_FLUSH_MS: u64 = 1_000;
 /// Tries of the ready call.
 pub const CALLBACK_TRIES_MAX: u32 = 5;
 /// Time that one try of the ready call may take, ms.
@@ -363,7 +383,9 @@ const _: () = {
     assert!(HEARTBEAT_S <= HEARTBEAT_S_MAX && CALLBACK_TRY_MS < HEARTBEAT_S * 1_000);
     assert!(URI_BYTES_MAX < HEADER_BYTES_MAX);
     assert!(RECORD_FILE_BYTES_MAX >= RECORD_LINE_BYTES_MAX as u64);
-    assert!(KEEP_ALIVE_MS <= WRITE_STALL_MS_MAX);
+    assert!(KEEP_ALIVE_MS_MIN <= KEEP_ALIVE_MS && KEEP_ALIVE_MS <= KEEP_ALIVE_MS_MAX);
+    assert!(READER_STALL_MS_MIN <= READER_STALL_MS && READER_STALL_MS <= READER_STALL_MS_MAX);
+    assert!(VIOLATIONS_MAX <= VIOLATIONS_SHOWN_MAX);
     assert!(BODY_BYTES_MAX >= PROMPT_CHARS_MAX * 12);
     assert!(FILTER_RETURN_BYTES_MAX >= FACT_CHARS_MAX * VIOLATIONS_MAX * 4);
     assert!(STOP_CHARS_MAX <= PROMPT_CHARS_MAX && PREFILL_CHUNK_TOKENS > 0);

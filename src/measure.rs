@@ -1,12 +1,15 @@
 //! What the worker measures of itself: the name, help and buckets of every metric, and the text that
 //! Prometheus reads. Whatever happens is counted where it happens. Waits for nobody.
 
+pub mod otlp;
+
 use std::time::Duration;
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::error::{Error, Kind, Result};
+use crate::limits::KV_BLOCK_TOKENS;
 
 /// Requests that have ended, by `outcome`.
 pub const REQUESTS: &str = "worker_requests_total";
@@ -28,6 +31,12 @@ pub const ACTIVE_JOBS: &str = "worker_active_jobs";
 pub const RESIDENT_BYTES: &str = "worker_resident_bytes";
 /// Age of the process, s.
 pub const UPTIME: &str = "worker_uptime_seconds";
+/// Blocks of the KV cache, by `state`: `held` by running jobs, `kept` for prompts to come, `free`.
+pub const KV_BLOCKS: &str = "worker_kv_blocks";
+/// Tokens that one such block holds.
+pub const KV_BLOCK_SIZE: &str = "worker_kv_block_tokens";
+/// Tokens of prompts that the prefix cache had, so that they were not computed.
+pub const PREFIX_REUSED: &str = "worker_prefix_reused_tokens_total";
 /// Narrations delivered, by `kind` and `sink`.
 pub const NARRATIONS: &str = "worker_narrations_total";
 /// Narrations lost, by `sink`.
@@ -97,9 +106,41 @@ impl Outcome {
     }
 }
 
-/// A request has ended.
-pub fn request_ended(outcome: Outcome) {
+/// A request was refused before it became a job.
+pub fn request_rejected() {
+    counter!(REQUESTS, "outcome" => Outcome::Rejected.label()).increment(1);
+}
+
+/// A job has ended.
+pub fn job_ended(outcome: Outcome, served: &Served) {
     counter!(REQUESTS, "outcome" => outcome.label()).increment(1);
+    otlp::record(outcome, served);
+}
+
+/// What a job was asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// To go on with a conversation.
+    Chat,
+    /// To go on with a text.
+    TextCompletion,
+}
+
+/// What became of one job, as a whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Served {
+    /// What it was asked to do.
+    pub operation: Operation,
+    /// Tokens of its prompt.
+    pub tokens_in: u32,
+    /// Tokens generated.
+    pub tokens_out: u32,
+    /// From its acceptance to its end.
+    pub took: Duration,
+    /// From its acceptance to its first token, where there was one.
+    pub first_token: Option<Duration>,
+    /// From its first token to its last.
+    pub decode: Duration,
 }
 
 /// The engine took up a prompt.
@@ -180,6 +221,21 @@ pub struct Gauges {
     pub resident_bytes: u64,
     /// Age of the process.
     pub uptime: Duration,
+    /// The KV cache.
+    pub kv: KvBlocks,
+}
+
+/// Whose the blocks of the KV cache are.
+#[derive(Clone, Copy, Debug)]
+pub struct KvBlocks {
+    /// Held by running jobs.
+    pub held: usize,
+    /// Kept for prompts that begin alike; free as soon as somebody needs them.
+    pub kept: usize,
+    /// All there are.
+    pub total: usize,
+    /// Tokens of prompts that were found in it, since the start.
+    pub reused_tokens: u64,
 }
 
 /// Everything measured, as text.
@@ -223,6 +279,9 @@ fn describe() {
     describe_gauge!(ACTIVE_JOBS, "Jobs that the engine computes.");
     describe_gauge!(RESIDENT_BYTES, "Memory of the model and its caches.");
     describe_gauge!(UPTIME, "Age of the process.");
+    describe_gauge!(KV_BLOCKS, "Blocks of the KV cache, by state.");
+    describe_gauge!(KV_BLOCK_SIZE, "Tokens that one block of the KV cache holds.");
+    describe_counter!(PREFIX_REUSED, "Tokens of prompts found in the prefix cache.");
     describe_counter!(NARRATIONS, "Narrations delivered, by kind and sink.");
     describe_counter!(NARRATIONS_LOST, "Narrations lost, by sink.");
     describe_counter!(FILTER_CALLS, "Calls of a filter.");
@@ -235,7 +294,7 @@ fn describe() {
     for outcome in Outcome::ALL {
         counter!(REQUESTS, "outcome" => outcome.label()).increment(0);
     }
-    for name in [TOKENS_IN, TOKENS_GENERATED] {
+    for name in [TOKENS_IN, TOKENS_GENERATED, PREFIX_REUSED] {
         counter!(name).increment(0);
     }
     for sink in ["stdout", "sse", "pipeline"] {
@@ -253,6 +312,13 @@ impl Exporter {
         gauge!(QUEUE_DEPTH).set(now.queue_depth as f64);
         gauge!(RESIDENT_BYTES).set(now.resident_bytes as f64);
         gauge!(UPTIME).set(now.uptime.as_secs_f64());
+        gauge!(KV_BLOCK_SIZE).set(KV_BLOCK_TOKENS as f64);
+        let KvBlocks { held, kept, total, reused_tokens } = now.kv;
+        let free = total.saturating_sub(held + kept);
+        for (state, blocks) in [("held", held), ("kept", kept), ("free", free)] {
+            gauge!(KV_BLOCKS, "state" => state).set(blocks as f64);
+        }
+        counter!(PREFIX_REUSED).absolute(reused_tokens);
         self.0.render()
     }
 

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{ServeFlags, wrong};
+use super::{ServeFlags, otlp, wrong};
 use crate::error::Result;
 use crate::files;
 use crate::limits::CONFIG_FILE_BYTES_MAX;
@@ -25,6 +25,9 @@ pub fn read(path: &Path) -> Result<ServeFlags> {
     })?;
     if std::env::var_os("RBEES_API_TOKEN").is_some() {
         flags.api_token_file = None; // the environment wins over the file, here too
+    }
+    if otlp::in_environment() {
+        flags.otlp_endpoint = None;
     }
     let folder = path.parent().unwrap_or(Path::new(""));
     for path in [
@@ -72,6 +75,9 @@ impl ServeFlags {
             queue_timeout_ms: flags.queue_timeout_ms.or(self.queue_timeout_ms),
             grace_ms: flags.grace_ms.or(self.grace_ms),
             stall_ms: flags.stall_ms.or(self.stall_ms),
+            keep_alive_ms: flags.keep_alive_ms.or(self.keep_alive_ms),
+            reader_stall_ms: flags.reader_stall_ms.or(self.reader_stall_ms),
+            otlp_endpoint: flags.otlp_endpoint.or(self.otlp_endpoint),
             api_token_file: flags.api_token_file.or(self.api_token_file),
             host_name: flags.host_name.or(self.host_name),
             cors_origin: flags.cors_origin.or(self.cors_origin),

@@ -19,7 +19,7 @@ use super::stdout::Stdout;
 use crate::error::{Error, Kind, Result};
 use crate::filter::{Chains, Instances, TextRun, Verdict};
 use crate::limits::{FACT_CHARS_MAX, LANE_FACTS_MAX, LANES};
-use crate::measure::{self, Outcome};
+use crate::measure::{self, Outcome, Served};
 use crate::narration::facts::NarrationLost;
 use crate::narration::{Fact, Narrator, Outlet, Scope, Sinks, Told, clean, wire};
 use crate::private::Private;
@@ -209,9 +209,9 @@ impl Feed {
         self.push(Item::Metrics { job: self.line.clone(), tokens_per_sec, resident_bytes });
     }
 
-    /// Ends the job; nothing of it follows.
-    pub fn end(&self, end: Result<End, Failure>) {
-        measure::request_ended(outcome(&end));
+    /// Ends the job; nothing of it follows. `served` is what became of it.
+    pub fn end(&self, end: Result<End, Failure>, served: &Served) {
+        measure::job_ended(outcome(&end), served);
         self.push(Item::End { job: self.line.clone(), end });
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use self::sequence::{Outcome, Sequence, cancelled};
+use self::sequence::{Outcome, Sequence, cancelled, waited};
 use super::Language;
 use super::decoder::{Chunk, Decoder, Logits};
 use super::kv::{Begin, Blocks};
@@ -140,7 +140,7 @@ impl Engine {
     /// Ends a job that does not fit at all; it should have been refused before.
     fn refuse(&self, job: &Job) {
         let what = "the memory for keys and values does not suffice; send less or raise --kv-mib";
-        sequence::failed(job, &Error::new(Kind::OutOfMemory, what), 0);
+        sequence::failed(job, &Error::new(Kind::OutOfMemory, what), &waited(job));
         (self.finished)(job);
         self.queue.done();
     }
@@ -149,7 +149,7 @@ impl Engine {
     fn sweep(&mut self) {
         for job in self.queue.take_ended() {
             let by = job.ended_waiting_by().unwrap_or(CancelledBy::Client);
-            cancelled(&job, by, 0);
+            cancelled(&job, by, &waited(&job));
             (self.finished)(&job);
         }
         for sequence in &mut self.running {
@@ -285,7 +285,7 @@ impl Engine {
             }
             let end = || sequence.end(outcome, &self.pulse);
             if catch_unwind(AssertUnwindSafe(end)).is_err() {
-                sequence::failed(&sequence.job, &panicked(), sequence.generated);
+                sequence::failed(&sequence.job, &panicked(), &sequence.served());
             }
             (self.finished)(&sequence.job);
             self.queue.done();

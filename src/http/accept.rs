@@ -1,6 +1,7 @@
 //! The accept loop: connections within bounds of number and time. Knows no routes.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,16 +12,30 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 
 use crate::limits::{
-    CONNECTIONS_MAX, HEADER_BYTES_MAX, HEADERS_MAX, HEADERS_MS_MAX, WRITE_STALL_MS_MAX,
+    BACKLOG_MAX, CONNECTIONS_MAX, HEADER_BYTES_MAX, HEADERS_MAX, HEADERS_MS_MAX, SEND_BUFFER_BYTES,
 };
 
-/// Serves connections until the task is dropped.
-pub async fn serve(listener: TcpListener, router: Router) {
+/// Listens on that address. What a client does not read waits in its job's log, not in the system: so
+/// the system's own buffer is small, and one that reads nothing is noticed soon.
+///
+/// # Errors
+/// If the address can't be bound.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?; // each connection inherits it
+    socket.bind(address)?;
+    socket.listen(BACKLOG_MAX)
+}
+
+/// Serves connections until the task is dropped. A client that reads nothing for `stall` of what waits
+/// for it is let go.
+pub async fn serve(listener: TcpListener, router: Router, stall: Duration) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
@@ -28,7 +43,7 @@ pub async fn serve(listener: TcpListener, router: Router) {
             Ok((stream, _)) => {
                 let router = router.clone();
                 tokio::spawn(async move {
-                    connection(stream, router).await;
+                    connection(stream, router, stall).await;
                     drop(place);
                 });
             }
@@ -41,9 +56,8 @@ pub async fn serve(listener: TcpListener, router: Router) {
     }
 }
 
-async fn connection(stream: TcpStream, router: Router) {
+async fn connection(stream: TcpStream, router: Router, stall: Duration) {
     let _ = stream.set_nodelay(true); // a token is worth a packet
-    let stall = Duration::from_millis(WRITE_STALL_MS_MAX);
     let stream = Guarded { stream, stall, stalled: None };
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

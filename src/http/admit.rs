@@ -9,12 +9,12 @@ use axum::http::StatusCode;
 use super::fields::Violation;
 use super::problem::Problem;
 use super::request::{Asked, Prompt};
-use super::{App, Model};
+use super::{App, Model, retry};
 use crate::delivery::event::Started;
 use crate::delivery::{Event, Feed, JobLog};
 use crate::error::Kind;
 use crate::job::{Cancel, Constraint, Grammar, Job, Place, Record, Refused, Wish};
-use crate::limits::OUTPUT_TOKENS_MAX;
+use crate::limits::{KV_BLOCK_TOKENS, OPEN_TOKENS_MIN, OUTPUT_TOKENS_MAX};
 use crate::narration::facts::{self, PromptTokenized, RequestAccepted, RequestQueued, WorkerState};
 use crate::narration::{Fact, Scope, fact, wire};
 
@@ -36,7 +36,7 @@ pub fn model(app: &App) -> Result<&Model, Problem> {
     };
     model.ok_or_else(|| {
         let detail = "the worker takes no work now; GET /ready says why";
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(5)
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(retry::after_s(app))
     })
 }
 
@@ -49,6 +49,7 @@ pub async fn admit(
 ) -> Result<Admitted, Problem> {
     let model = model(app)?;
     let Asked { job_id, prompt, mut wish, any_length, on_disconnect, timeout_ms } = asked;
+    let operation = prompt.operation();
     let (tokens, chars, took) = {
         let field = prompt.field();
         let made = tokenize(model, prompt).await?;
@@ -78,6 +79,7 @@ pub async fn admit(
         deadline: accepted + timeout,
         wait_until: accepted + Duration::from_millis(app.wait_ms),
         accepted,
+        operation,
     };
     let place = |job: &Job, place: Option<Place>| {
         log.append(started(&job_id, &model.profile.name, job.wish.sampling.seed));
@@ -91,17 +93,13 @@ pub async fn admit(
 }
 
 fn refusal(app: &App, refused: Refused) -> Problem {
-    match refused {
+    let (status, detail) = match refused {
         Refused::Full => {
-            let detail = "as many requests wait as may; come again later";
-            Problem::new(StatusCode::TOO_MANY_REQUESTS, detail)
-                .retry_after(app.queue.retry_after_s())
+            (StatusCode::TOO_MANY_REQUESTS, "as many requests wait as may; come again later")
         }
-        Refused::Closed => {
-            let detail = "the worker shuts down";
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(5)
-        }
-    }
+        Refused::Closed => (StatusCode::SERVICE_UNAVAILABLE, "the worker shuts down"),
+    };
+    Problem::new(status, detail).retry_after(retry::after_s(app))
 }
 
 fn started(job_id: &str, model: &str, seed: u64) -> Event {
@@ -199,8 +197,20 @@ async fn constrain(
     }
 }
 
-/// Holds prompt and answer against the model; where it was left open how long the answer may be, it
-/// may take what is left.
+/// How long an answer may be whose length was left open: what is left of the share of the KV cache that
+/// each request has when as many run as may, so that one which asked for nothing keeps nobody waiting;
+/// [`OPEN_TOKENS_MIN`] at least, where the context has them. The same whoever else is being served.
+fn open_length(model: &Model, prompt: usize) -> u32 {
+    let profile = &model.profile;
+    let kv_tokens = profile.kv_tokens as usize;
+    let blocks = kv_tokens / KV_BLOCK_TOKENS / model.slots.max(1);
+    let share = (blocks * KV_BLOCK_TOKENS).saturating_sub(prompt);
+    let left = kv_tokens.min(profile.context_length as usize).saturating_sub(prompt);
+    fact::count(share.max(OPEN_TOKENS_MIN as usize).min(left)).clamp(1, OUTPUT_TOKENS_MAX)
+}
+
+/// Holds prompt and answer against the model; where it was left open how long the answer may be, that
+/// is decided here.
 fn fit(
     model: &Model,
     wish: &mut Wish,
@@ -213,8 +223,7 @@ fn fit(
     let kv_tokens = profile.kv_tokens as usize;
     let mut wrong = Vec::new();
     if any_length {
-        let left = fact::count(context.min(kv_tokens).saturating_sub(prompt));
-        wish.max_tokens = left.clamp(1, OUTPUT_TOKENS_MAX);
+        wish.max_tokens = open_length(model, prompt);
     }
     if prompt == 0 {
         wrong.push(Violation::new(field, "length", "becomes no token at all"));

@@ -40,7 +40,7 @@ pub async fn execute(
     let body = read_body(request).await?;
     let asked = parse_execute(&body).map_err(Problem::invalid)?;
     let admitted = admit(&app, &scope, "/execute", asked).await?;
-    let mut response = respond(admitted.record, 0, Frames);
+    let mut response = respond(&app, admitted.record, 0, Frames);
     name_job(&mut response, &admitted.job_id);
     Ok(response)
 }

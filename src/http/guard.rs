@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tracing::Instrument as _;
 
 use super::cors::Origin;
-use super::problem::{Form, Problem};
+use super::problem::{Form, Problem, at_most};
 use super::{App, docs, playground};
 use crate::limits::{CORRELATION_ID_BYTES_MAX, REPLY_NARRATION_MS, URI_BYTES_MAX, VIOLATIONS_MAX};
 use crate::measure;
@@ -97,18 +97,11 @@ async fn survive(response: impl Future<Output = Response>) -> Response {
 
 /// Tells of a refused request. Its narration, where it was routed to the user, is to ride in the answer.
 async fn tell_refusal(app: &App, scope: &Scope, problem: &Problem) -> Option<String> {
-    let mut violations: Vec<facts::Violation> = problem
-        .violations()
+    let violations = at_most(VIOLATIONS_MAX, problem.violations())
         .into_iter()
         .map(|v| facts::Violation { field: v.field, constraint: v.constraint })
         .collect();
-    if violations.len() > VIOLATIONS_MAX {
-        let more = violations.len() - (VIOLATIONS_MAX - 1);
-        violations.truncate(VIOLATIONS_MAX - 1);
-        violations
-            .push(facts::Violation { field: "…".into(), constraint: format!("{more} more") });
-    }
-    measure::request_ended(measure::Outcome::Rejected);
+    measure::request_rejected();
     let status = problem.status().as_u16();
     let fact = Fact::RequestRejected(RequestRejected { status, violations });
     let answer = app.pipeline.ask(app.narrator.stamp(fact, scope));

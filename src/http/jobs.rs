@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use super::App;
 use super::body::read_body;
 use super::contract::{CancelRequest, StreamEvent};
+use super::execute::name_job;
 use super::fields::Violation;
 use super::problem::Problem;
 use super::request::parse_cancel;
@@ -139,7 +140,9 @@ pub async fn events(
         let message = format!("is at most {}: this job has no more yet", job.log.events());
         return Err(Problem::invalid(vec![Violation::new("Last-Event-ID", "range", &message)]));
     }
-    Ok(respond(job, after, Frames))
+    let mut response = respond(&app, job, after, Frames);
+    name_job(&mut response, &id);
+    Ok(response)
 }
 
 /// The number of the last event that the reader had: by the header, which a browser sends when it comes

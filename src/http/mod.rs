@@ -15,10 +15,11 @@ mod openai;
 mod playground;
 mod problem;
 mod request;
+mod retry;
 mod status;
 mod stream;
 
-pub use accept::serve;
+pub use accept::{listen, serve};
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -64,6 +65,8 @@ pub struct App {
     pub life: Life,
     /// Time that a step of the engine may take before the worker counts as stalled.
     pub stall: Duration,
+    /// Silence on a stream after which a sign of life is sent.
+    pub keep_alive: Duration,
     /// Who may call.
     pub access: Access,
     /// Deadline of a job that names none, ms.
@@ -94,6 +97,8 @@ pub struct Model {
     pub profile: Profile,
     /// Device that computes, e.g. `cpu`.
     pub device: String,
+    /// Requests that are computed at one time.
+    pub slots: usize,
 }
 
 /// Who may call.
@@ -117,6 +122,8 @@ pub struct Life {
     pub loading: (AtomicU64, AtomicU64),
     /// The address bound.
     pub address: SocketAddr,
+    /// When a drain that has begun is over at the latest.
+    pub drains_until: OnceLock<Instant>,
 }
 
 const STATES: [WorkerState; 5] = [
@@ -136,6 +143,7 @@ impl Life {
             began: Instant::now(),
             loading: Default::default(),
             address,
+            drains_until: OnceLock::new(),
         }
     }
 

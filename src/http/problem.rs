@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::fields::Violation;
 use super::openai::wire::{ErrorBody, ErrorObject};
+use crate::limits::VIOLATIONS_SHOWN_MAX;
 
 /// An error as it is answered.
 #[derive(Clone)]
@@ -71,9 +72,10 @@ impl Problem {
         }
     }
 
-    /// A request that breaks rules, all of them named.
+    /// A request that breaks rules, all of them named, as far as that is of use.
     pub fn invalid(errors: Vec<Violation>) -> Self {
         let detail = format!("{} thing(s) in the request to mend; see errors", errors.len());
+        let errors = at_most(VIOLATIONS_SHOWN_MAX, errors);
         Problem { errors, ..Problem::new(StatusCode::BAD_REQUEST, detail) }
     }
 
@@ -151,6 +153,16 @@ impl Problem {
             self.errors.clone()
         }
     }
+}
+
+/// So many violations at most; what is more is summed up in a last one.
+pub fn at_most(most: usize, mut errors: Vec<Violation>) -> Vec<Violation> {
+    if errors.len() > most {
+        let more = format!("{} more", errors.len() - (most - 1));
+        errors.truncate(most - 1);
+        errors.push(Violation::new("…", &more, ""));
+    }
+    errors
 }
 
 /// OpenAI's sort of error for a status.

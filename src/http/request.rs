@@ -10,6 +10,7 @@ use crate::limits::{
     JOB_ID_BYTES_MAX, JOB_TIMEOUT_MS_MAX, MESSAGES_MAX, OUTPUT_TOKENS_MAX, PROGRESS_EVERY_TOKENS,
     PROMPT_CHARS_MAX, STOP_CHARS_MAX, STOP_STRINGS_MAX,
 };
+use crate::measure::Operation;
 use crate::private::Private;
 
 /// What the text to continue is.
@@ -26,6 +27,14 @@ impl Prompt {
         match self {
             Prompt::Text(_) => "prompt",
             Prompt::Chat(_) => "messages",
+        }
+    }
+
+    /// What is asked for by it.
+    pub const fn operation(&self) -> Operation {
+        match self {
+            Prompt::Text(_) => Operation::TextCompletion,
+            Prompt::Chat(_) => Operation::Chat,
         }
     }
 }

@@ -11,10 +11,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::App;
 use super::problem::Problem;
+use super::{App, retry};
 use crate::filter::state::ChainState;
-use crate::measure::{self, Gauges};
+use crate::measure::{self, Gauges, KvBlocks};
 use crate::narration::Fact;
 use crate::narration::facts::{HealthChecked, WorkerState};
 
@@ -123,21 +123,23 @@ pub async fn health(State(app): State<Arc<App>>) -> Json<Health> {
     get, path = "/ready", operation_id = "ready", tag = "worker",
     responses(
         (status = 200, description = "It takes work", body = Readiness),
-        (status = 503, description = "It does not, and says why", body = Readiness),
+        (status = 503, description = "It does not, and says why", body = Readiness,
+            headers(("Retry-After" = u64, description = "Seconds after which it may"))),
     )
 )]
-pub async fn ready(State(app): State<Arc<App>>) -> (StatusCode, Json<Readiness>) {
+pub async fn ready(State(app): State<Arc<App>>) -> Response {
     let state = told_state(&app);
-    let status = match state {
-        WorkerState::Ready => StatusCode::OK,
-        _ => StatusCode::SERVICE_UNAVAILABLE,
-    };
     let (done, total) = &app.life.loading;
     let loading = (state == WorkerState::Loading).then(|| Loading {
         bytes_done: done.load(Ordering::Relaxed),
         bytes_total: total.load(Ordering::Relaxed),
     });
-    (status, Json(Readiness { state, loading }))
+    let answer = Json(Readiness { state, loading });
+    if state == WorkerState::Ready {
+        return answer.into_response();
+    }
+    let retry = [(header::RETRY_AFTER, retry::after_s(&app).to_string())];
+    (StatusCode::SERVICE_UNAVAILABLE, retry, answer).into_response()
 }
 
 /// `GET /metrics`: everything measured, for Prometheus.
@@ -156,6 +158,12 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Response {
         queue_depth,
         resident_bytes: app.pulse.resident_bytes.load(Ordering::Relaxed),
         uptime: app.life.began.elapsed(),
+        kv: KvBlocks {
+            held: app.pulse.blocks_held.load(Ordering::Relaxed),
+            kept: app.pulse.blocks_kept.load(Ordering::Relaxed),
+            total: app.pulse.blocks_total.load(Ordering::Relaxed),
+            reused_tokens: app.pulse.reused_tokens.load(Ordering::Relaxed),
+        },
     });
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
@@ -179,7 +187,8 @@ pub async fn shutdown(
 ) -> Result<(StatusCode, Json<Shutdown>), Problem> {
     if app.life.state() == WorkerState::Draining || app.shutdown.try_send(()).is_err() {
         let detail = "the worker is shutting down already";
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
+        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail);
+        return Err(problem.retry_after(retry::after_s(&app)));
     }
     let timeout_seconds = app.grace_ms.div_ceil(1_000);
     Ok((StatusCode::ACCEPTED, Json(Shutdown { status: "shutting_down", timeout_seconds })))

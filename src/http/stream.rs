@@ -11,9 +11,9 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 
+use super::App;
 use crate::delivery::{Event, Reader, frame};
 use crate::job::{OnDisconnect, Record};
-use crate::limits::KEEP_ALIVE_MS;
 use crate::narration::facts::CancelledBy;
 
 /// How the events of a stream look on the wire.
@@ -68,20 +68,17 @@ impl Drop for Attended {
 }
 
 /// The job's stream in that form, after its first `after` events.
-pub fn respond(job: Record, after: usize, form: impl Form) -> Response {
-    let due = due();
+pub fn respond(app: &App, job: Record, after: usize, form: impl Form) -> Response {
+    let silence = app.keep_alive;
+    let due = Instant::now() + silence;
     let next = next_event(Attended::new(job, after), due);
-    let body = EventBody { next, form, due, ended: false };
+    let body = EventBody { next, form, silence, due, ended: false };
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform")),
         (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
     (headers, Body::new(body)).into_response()
-}
-
-fn due() -> Instant {
-    Instant::now() + Duration::from_millis(KEEP_ALIVE_MS)
 }
 
 /// What comes next on a stream.
@@ -108,6 +105,8 @@ fn next_event(mut reader: Attended, due: Instant) -> Next {
 struct EventBody<F> {
     next: Next,
     form: F,
+    /// Silence after which a sign of life is sent.
+    silence: Duration,
     /// When the client needs a sign of life: events that this form does not show are none.
     due: Instant,
     ended: bool,
@@ -132,7 +131,7 @@ impl<F: Form> http_body::Body for EventBody<F> {
                 }
             };
             if bytes.is_some() {
-                self.due = due();
+                self.due = Instant::now() + self.silence;
             }
             self.next = next_event(reader, self.due);
             if let Some(bytes) = bytes {

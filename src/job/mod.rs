@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use crate::delivery::Feed;
 use crate::error::Result;
+use crate::measure::Operation;
 use crate::narration::facts::CancelledBy;
 
 /// How tokens are chosen. Values out of range act as the nearest one in range.
@@ -112,6 +113,8 @@ pub struct Job {
     pub wait_until: Instant,
     /// When it was accepted.
     pub accepted: Instant,
+    /// What it is, for those who measure.
+    pub operation: Operation,
 }
 
 impl Job {

@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Job;
-use crate::limits::{ENDS_MEASURED_MAX, RETRY_AFTER_S_MAX};
+use crate::limits::ENDS_MEASURED_MAX;
 
 /// Jobs that wait for the engine, and a count of those that it runs.
 pub struct Queue {
@@ -21,8 +21,32 @@ struct Inner {
     /// Jobs that the engine can run at one time.
     slots: usize,
     closed: bool,
-    /// When the last jobs ended, the latest last.
-    ends: VecDeque<Instant>,
+    /// Time in which something ran.
+    busy: BusyClock,
+    /// When the last jobs ended by that clock, the latest last.
+    ends: VecDeque<Duration>,
+}
+
+/// Goes while something runs: idle time says nothing of how fast jobs end.
+#[derive(Default)]
+struct BusyClock {
+    before: Duration,
+    since: Option<Instant>,
+}
+
+impl BusyClock {
+    fn start(&mut self) {
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    fn stop(&mut self) {
+        self.before = self.now();
+        self.since = None;
+    }
+
+    fn now(&self) -> Duration {
+        self.before + self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
 }
 
 struct Waiting {
@@ -57,6 +81,7 @@ impl Queue {
             running: 0,
             slots: 1,
             closed: false,
+            busy: BusyClock::default(),
             ends: VecDeque::new(),
         };
         Queue { inner: Mutex::new(inner), changed: Condvar::new(), jobs_max }
@@ -99,6 +124,7 @@ impl Queue {
         }
         let first = inner.waiting.pop_front()?;
         inner.running += 1;
+        inner.busy.start();
         Some(first.job)
     }
 
@@ -126,23 +152,27 @@ impl Queue {
         if inner.ends.len() == ENDS_MEASURED_MAX {
             inner.ends.pop_front();
         }
-        inner.ends.push_back(Instant::now());
+        let now = inner.busy.now();
+        inner.ends.push_back(now);
+        if inner.running == 0 {
+            inner.busy.stop();
+        }
         self.changed.notify_all();
     }
 
-    /// Jobs that end in a second, measured over the last ones; none before two have ended.
+    /// Jobs that end in a second while some run, measured over the last ones; none before two have
+    /// ended.
     pub fn ends_per_second(&self) -> Option<f64> {
         let inner = self.lock();
-        let (first, count) = (inner.ends.front()?, inner.ends.len() - 1);
+        let (first, count) = (*inner.ends.front()?, inner.ends.len() - 1);
         // Up to now, not to the last end: a queue that stands still has to show.
-        (count > 0).then(|| count as f64 / first.elapsed().as_secs_f64().max(1e-3))
+        let span = inner.busy.now().saturating_sub(first);
+        (count > 0).then(|| count as f64 / span.as_secs_f64().max(1e-3))
     }
 
-    /// Time after which a request that was refused may find a place, for `Retry-After`: what one job
-    /// takes to end by the measured rate, from 1 second on.
-    pub fn retry_after_s(&self) -> u64 {
-        let seconds = self.ends_per_second().map_or(1.0, |rate| 1.0 / rate).ceil();
-        (seconds as u64).clamp(1, RETRY_AFTER_S_MAX)
+    /// Time in which so many jobs end by the measured rate, s; none before there is one.
+    pub fn seconds_for(&self, jobs: usize) -> Option<f64> {
+        self.ends_per_second().map(|rate| jobs as f64 / rate)
     }
 
     /// Takes out the waiting jobs that somebody has ended.
@@ -191,5 +221,29 @@ impl Queue {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_stands_while_nothing_runs() {
+        let mut clock = BusyClock::default();
+        let pause = || std::thread::sleep(Duration::from_millis(20));
+        pause();
+        assert_eq!(clock.now(), Duration::ZERO);
+        clock.start();
+        pause();
+        clock.start(); // a second job beside the first
+        clock.stop();
+        let busy = clock.now();
+        assert!(busy >= Duration::from_millis(20), "{busy:?}");
+        pause();
+        assert_eq!(clock.now(), busy);
+        clock.start();
+        pause();
+        assert!(clock.now() >= busy + Duration::from_millis(20));
     }
 }

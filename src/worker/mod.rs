@@ -8,7 +8,7 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -16,7 +16,8 @@ use tokio::sync::mpsc;
 
 use self::signs::{Hangups, Signs};
 use crate::config::Config;
-use crate::delivery::{Pipeline, Recorder, Stdout};
+use crate::delivery::event::{Code, Failure};
+use crate::delivery::{Event, Pipeline, Recorder, Stdout};
 use crate::engine::scheduler::{self, Serving};
 use crate::engine::{self, Loaded, device};
 use crate::error::{Error, Kind, Result};
@@ -24,7 +25,8 @@ use crate::filter::compile::Compiler;
 use crate::filter::{Chains, Host, watch};
 use crate::http::{self, Access, App, Life, Model};
 use crate::job::{Queue, Registry};
-use crate::limits::{METRICS_TIDY_MS, STDOUT_FLUSH_MS};
+use crate::limits::{LAST_STEP_MS, METRICS_TIDY_MS, OTLP_FLUSH_MS, STDOUT_FLUSH_MS};
+use crate::measure::otlp::{self, Collector, Push};
 use crate::measure::{self, Exporter};
 use crate::narration::facts::{
     BindFailed, CancelledBy, ModelLoadFailed, ServerBound, ServerShutdown, ServerStarted,
@@ -39,6 +41,7 @@ pub fn run(config: Config) -> Result<()> {
     // Before anything that takes time, so that no moment is left in which a signal just kills.
     let signs = runtime.block_on(async { Signs::new(config.exit_with_parent) })?;
     let exporter = measure::install()?;
+    let push = collector(&config)?;
     let hangups = runtime.block_on(async { Hangups::new() })?;
     let pipeline = Pipeline::new();
     if let Some(path) = &config.record {
@@ -78,8 +81,21 @@ pub fn run(config: Config) -> Result<()> {
     runtime.spawn(tidy(exporter.clone()));
     let result = runtime.block_on(serve(config, signs, exporter, &pipeline, &narrator, &chains));
     runtime.shutdown_background();
+    let sent = push.map(Push::finish); // while the last words go out
     flush(&pipeline, &stdout);
+    if let Some(sent) = sent {
+        let _ = sent.recv_timeout(Duration::from_millis(OTLP_FLUSH_MS));
+    }
     result
+}
+
+/// Sends metrics to a collector, where one is named.
+fn collector(config: &Config) -> Result<Option<Push>> {
+    let start = |url: &reqwest::Url| {
+        let shown = url.origin().ascii_serialization();
+        otlp::start(&Collector { url: url.as_str(), shown, worker_id: &config.worker_id })
+    };
+    config.otlp.as_ref().map(start).transpose()
 }
 
 /// Keeps what is measured from piling up.
@@ -116,7 +132,7 @@ async fn serve(
     narrator: &Narrator,
     chains: &Arc<Chains>,
 ) -> Result<()> {
-    let listener = bind(&config, narrator).await?;
+    let listener = bind(&config, narrator)?;
     let address = listener
         .local_addr()
         .map_err(|e| Error::new(Kind::Bind, "the bound address can't be read").because(e))?;
@@ -133,6 +149,7 @@ async fn serve(
         aliases: config.aliases.clone(),
         life: Life::new(address),
         stall: Duration::from_millis(config.stall_ms),
+        keep_alive: Duration::from_millis(config.keep_alive_ms),
         access: Access {
             token: config.token.clone(),
             hosts: config.hosts.clone(),
@@ -143,7 +160,9 @@ async fn serve(
         shutdown: ask_shutdown,
         grace_ms: config.grace_ms,
     });
-    let server = tokio::spawn(http::serve(listener, http::router(Arc::clone(&app))));
+    let reader_stall = Duration::from_millis(config.reader_stall_ms);
+    let router = http::router(Arc::clone(&app));
+    let server = tokio::spawn(http::serve(listener, router, reader_stall));
     let work = start_work(&config, &app);
     let cause = tokio::select! {
         result = work => match result {
@@ -162,10 +181,10 @@ async fn serve(
     Ok(())
 }
 
-async fn bind(config: &Config, narrator: &Narrator) -> Result<TcpListener> {
+fn bind(config: &Config, narrator: &Narrator) -> Result<TcpListener> {
     let address = config.address.to_string();
     narrator.tell(Fact::ServerStarted(ServerStarted { address: address.clone() }));
-    match TcpListener::bind(config.address).await {
+    match http::listen(config.address) {
         Ok(listener) => {
             let real = listener.local_addr().map_or(address, |real| real.to_string());
             narrator.tell(Fact::ServerBound(ServerBound { address: real }));
@@ -205,7 +224,9 @@ async fn start_work(config: &Config, app: &Arc<App>) -> Result<std::convert::Inf
         }));
     })?;
     let jobs = Arc::clone(&app.jobs);
-    let serving = Serving { slots: config.budget.sequences, prefix_cache: config.prefix_cache };
+    let slots = config.budget.sequences.min(decoder.sequences()).max(1);
+    let serving = Serving { slots, prefix_cache: config.prefix_cache };
+    otlp::serves(&profile.name, app.life.address);
     scheduler::spawn(
         decoder,
         Arc::clone(&language),
@@ -218,7 +239,7 @@ async fn start_work(config: &Config, app: &Arc<App>) -> Result<std::convert::Inf
             }
         },
     )?;
-    let _ = app.model.set(Model { language, profile, device }); // set once, here
+    let _ = app.model.set(Model { language, profile, device, slots }); // set once, here
     app.life.become_state(WorkerState::Ready);
     match &config.pool {
         Some(pool) => callback::keep_in_touch(pool, app).await,
@@ -228,11 +249,12 @@ async fn start_work(config: &Config, app: &Arc<App>) -> Result<std::convert::Inf
 
 /// No new work; what runs may finish within the grace; then it is ended. A second signal ends at once.
 async fn drain(app: &Arc<App>, cause: ShutdownCause, signs: &mut Signs) {
+    let grace = Duration::from_millis(app.grace_ms);
+    let _ = app.life.drains_until.set(Instant::now() + grace); // a drain begins once
     app.life.become_state(WorkerState::Draining);
     tell_shutdown(app, cause);
     let queue = Arc::clone(&app.queue);
     queue.close();
-    let grace = Duration::from_millis(app.grace_ms);
     let finished = tokio::task::spawn_blocking(move || queue.drained_within(grace));
     tokio::select! {
         drained = finished => if matches!(drained, Ok(true)) {
@@ -244,9 +266,24 @@ async fn drain(app: &Arc<App>, cause: ShutdownCause, signs: &mut Signs) {
         job.cancel.cancel(CancelledBy::Shutdown);
     }
     let queue = Arc::clone(&app.queue);
-    let moment = Duration::from_millis(STDOUT_FLUSH_MS);
-    let _ = tokio::task::spawn_blocking(move || queue.drained_within(moment)).await;
+    let moment = Duration::from_millis(LAST_STEP_MS);
+    let last = tokio::task::spawn_blocking(move || queue.drained_within(moment));
+    if !matches!(last.await, Ok(true)) {
+        end_without_engine(app);
+    }
     settle(app).await;
+}
+
+/// Gives the jobs that the engine does not end their last event all the same: it hangs, or its step
+/// takes too long.
+fn end_without_engine(app: &App) {
+    let message = "the worker shuts down";
+    let failure = Failure { code: Code::ShuttingDown, message: message.into(), retriable: true };
+    let mut jobs = 0;
+    for job in app.jobs.active() {
+        jobs += usize::from(job.log.append(Event::Error(failure.clone())));
+    }
+    tracing::error!(jobs, "the engine did not end its work in time; the worker ends without it");
 }
 
 /// Lets the last frames reach the logs and their readers.

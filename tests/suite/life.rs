@@ -2,6 +2,7 @@
 //! manager how to reach it, ends with its parent where asked to, and drains at whatever moment.
 
 use std::process::Command;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -163,6 +164,48 @@ async fn a_draining_worker_still_answers_and_a_second_signal_ends_it() {
     let (status, stderr, _) = worker.ended();
     assert_eq!(status.code(), Some(0), "{stderr}");
     assert_eq!((last.event.as_str(), &last.data["code"]), ("error", &json!("SHUTTING_DOWN")));
+}
+
+/// Seconds of an answer's `Retry-After`.
+fn retry_after(answer: &reqwest::Response) -> u64 {
+    let value = answer.headers()["retry-after"].to_str().expect("ASCII");
+    value.parse().unwrap_or_else(|_| panic!("{value} is no number of seconds"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_draining_worker_says_when_it_is_gone() {
+    let short = json!({"prompt": "a", "max_tokens": 2, "temperature": 0});
+    // Nothing has ended yet: what is known is the grace.
+    let worker = slow(&["--grace-ms", "20000"]).await;
+    let _running = worker.post("/execute", &long_job("long")).await;
+    let asked = Instant::now();
+    worker.signal("TERM");
+    worker.fact("server-shutdown");
+    for path in ["/execute", "/shutdown"] {
+        let refused = worker.post(path, &short).await;
+        assert_eq!(refused.status(), 503, "{path}");
+        let (said, spent) = (retry_after(&refused), asked.elapsed().as_secs() + 1);
+        assert!(said <= 20 && said + spent >= 20, "{said} s after {spent} s");
+    }
+    let ready = worker.client.get(worker.url("/ready")).send().await.expect("it answers");
+    assert_eq!(ready.status(), 503);
+    assert!((1..=20).contains(&retry_after(&ready)));
+    drop(worker);
+    // Jobs have ended at a rate: the one that is left is expected to end by it, long before the grace.
+    let worker = slow(&["--grace-ms", "600000"]).await;
+    let began = Instant::now();
+    for _ in 0..9 {
+        worker.execute(&short).await;
+    }
+    let mut running = worker.post("/execute", &long_job("long")).await;
+    crate::stream::until_token(&mut running).await;
+    worker.signal("TERM");
+    worker.fact("server-shutdown");
+    let refused = worker.post("/v1/completions", &json!({"model": "x", "prompt": "a"})).await;
+    assert_eq!(refused.status(), 503);
+    // Eight ended after the first, in less time than since the beginning.
+    let most = began.elapsed().as_secs_f64() / 8.0;
+    assert!(retry_after(&refused) as f64 <= most.ceil().max(1.0), "{most}");
 }
 
 fn check_file(text: &str, expected: &str) {

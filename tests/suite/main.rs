@@ -24,6 +24,7 @@ mod load;
 mod metrics;
 mod model_files;
 mod openai;
+mod otlp;
 mod playground;
 mod pull;
 mod real_model;

@@ -6,9 +6,10 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
+use crate::stream::{long_job, slow, until_token};
 use crate::worker::Worker;
 
-async fn scrape(worker: &Worker) -> String {
+pub async fn scrape(worker: &Worker) -> String {
     let response = worker.client.get(worker.url("/metrics")).send().await.expect("it answers");
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
@@ -16,7 +17,7 @@ async fn scrape(worker: &Worker) -> String {
 }
 
 /// The value of one series, by its name with labels as they are written.
-fn value(text: &str, series: &str) -> f64 {
+pub fn value(text: &str, series: &str) -> f64 {
     let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("{series} is missing in\n{text}")).parse().expect("a number")
 }
@@ -48,6 +49,36 @@ async fn what_happens_is_counted_by_the_names_of_the_contract() {
         assert_eq!(value(&after, &series), 1.0);
         assert_eq!(value(&after, &format!("worker_narrations_lost_total{{sink=\"{sink}\"}}")), 0.0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_kv_cache_shows_whose_its_blocks_are() {
+    let worker = slow(&["--slots", "2"]).await;
+    let blocks = async |state: &str| {
+        value(&scrape(&worker).await, &format!("worker_kv_blocks{{state=\"{state}\"}}"))
+    };
+    let (all, size) = (blocks("free").await, "worker_kv_block_tokens");
+    let size = value(&scrape(&worker).await, size);
+    assert!(all * size >= 4_096.0, "room for the context: {all} blocks of {size}");
+    let prompt = "the bees hum on and on ".repeat(20); // 200 bytes or more: several blocks
+    let mut body = long_job("j");
+    body["prompt"] = json!(prompt);
+    body["max_tokens"] = json!(3_000);
+    let mut running = worker.post("/execute", &body).await;
+    until_token(&mut running).await;
+    assert!(blocks("held").await * size >= 200.0);
+    assert_eq!(worker.post("/cancel", &json!({"job_id": "j"})).await.status(), 202);
+    crate::worker::frames(running).await;
+    while blocks("held").await > 0.0 {}
+    let kept = blocks("kept").await;
+    assert!(kept > 0.0 && kept + blocks("free").await == all, "{kept} of {all}");
+    assert_eq!(value(&scrape(&worker).await, "worker_prefix_reused_tokens_total"), 0.0);
+    let again = json!({"prompt": prompt, "max_tokens": 1});
+    let frames = worker.execute(&again).await;
+    let reset = frames.iter().find_map(|f| f.data["fact"]["cache-reset"].as_object());
+    let reused = reset.expect("it is told")["reused_tokens"].as_f64().expect("a number");
+    assert!(reused > 0.0);
+    assert_eq!(value(&scrape(&worker).await, "worker_prefix_reused_tokens_total"), reused);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -141,6 +141,45 @@ async fn narration_rides_in_ordinary_chunks_where_it_was_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn chats_that_name_no_length_run_side_by_side() {
+    // Memory for little more than one whole context, for four requests.
+    let worker = slow(&["--slots", "4", "--kv-mib", "9"]).await;
+    let model = model_of(&worker).await;
+    let told = crate::metrics::scrape(&worker).await;
+    let figure = |name: &str| crate::metrics::value(&told, name) as u64;
+    let tokens = figure("worker_kv_blocks{state=\"free\"}") * figure("worker_kv_block_tokens");
+    assert!((4_096..8_192).contains(&tokens), "{tokens}");
+    let open = json!({"stream": true, "temperature": 0, "max_tokens": null,
+        "repetition_penalty": 0.1, "logit_bias": ends()});
+    let before = worker.told().len();
+    let mut streams = Vec::new();
+    for _ in 0..4 {
+        streams.push(worker.post(CHAT, &chat(&model, open.clone())).await);
+    }
+    for stream in &streams {
+        let job = stream.headers()["x-job-id"].to_str().expect("ASCII");
+        worker.wait("it runs", |n| kind(n) == "inference-started" && n["job_id"] == job);
+    }
+    let told = worker.told().split_off(before);
+    let fourth = told.iter().rposition(|n| kind(n) == "inference-started").expect("it is told");
+    let ended = |n: &Value| matches!(&*kind(n), "inference-completed" | "inference-cancelled");
+    assert!(!told[..fourth].iter().any(ended), "nobody has to end before another one begins");
+    let started = told.iter().find(|n| kind(n) == "inference-started").expect("it is told");
+    let started = &started["fact"]["inference-started"];
+    let block = figure("worker_kv_block_tokens");
+    let share = tokens / block / 4 * block - started["prompt_tokens"].as_u64().expect("a number");
+    assert_eq!(started["max_tokens"], share, "a request's share of the memory");
+    // Who names a number has it, whatever the share.
+    let more = chat(&model, json!({"max_tokens": share + 500, "stream": true}));
+    drop(streams);
+    let response = worker.post(CHAT, &more).await;
+    let job = response.headers()["x-job-id"].to_str().expect("ASCII").to_owned();
+    let accepted =
+        worker.wait("it", |n| kind(n) == "request-accepted" && n["job_id"] == job.as_str());
+    assert_eq!(accepted["fact"]["request-accepted"]["max_tokens"], share + 500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_supported_is_refused_by_name() {
     let worker = Worker::tiny(&[]).await;
     let model = model_of(&worker).await;

@@ -15,7 +15,7 @@ use crate::engine::text::TextStream;
 use crate::error::{Error, Kind, Result};
 use crate::job::Job;
 use crate::limits::{PREFILL_CHUNK_TOKENS, PREFILL_PROGRESS_MS_MIN};
-use crate::measure;
+use crate::measure::{self, Served};
 use crate::narration::facts::{
     CacheReset, CancelledBy, FailureCode, InferenceCancelled, InferenceCompleted, InferenceFailed,
     InferenceStarted, PrefillProgress, StopReason, TokensGenerated,
@@ -204,9 +204,21 @@ impl Sequence {
         measure::inference(self.began.elapsed());
         match outcome {
             Some(Outcome::Done(reason, stop)) => self.complete(reason, stop, pulse),
-            Some(Outcome::Cancelled(by)) => cancelled(&self.job, by, self.generated),
-            Some(Outcome::Failed(error)) => failed(&self.job, &error, self.generated),
+            Some(Outcome::Cancelled(by)) => cancelled(&self.job, by, &self.served()),
+            Some(Outcome::Failed(error)) => failed(&self.job, &error, &self.served()),
             None => {}
+        }
+    }
+
+    /// What became of it so far.
+    pub(super) fn served(&self) -> Served {
+        let since = |moment: Instant| moment.saturating_duration_since(self.job.accepted);
+        Served {
+            tokens_in: fact::count(self.prompt_tokens()),
+            tokens_out: self.generated,
+            first_token: self.first.map(since),
+            decode: self.decode_time(),
+            ..waited(&self.job)
         }
     }
 
@@ -231,7 +243,7 @@ impl Sequence {
             tokens_per_second: rate,
             stop_reason: reason,
         }));
-        feed.end(Ok(End {
+        let end = End {
             tokens_out: self.generated,
             decode_time_ms: fact::millis(self.decode_time()),
             stop_reason: match reason {
@@ -240,23 +252,38 @@ impl Sequence {
                 StopReason::Eos => WireStop::Eos,
             },
             stop_sequence_matched: stop.and_then(|at| self.job.wish.stop.get(at).cloned()),
-        }));
+        };
+        feed.end(Ok(end), &self.served());
+    }
+}
+
+/// What became of a job that only waited.
+pub(super) fn waited(job: &Job) -> Served {
+    Served {
+        operation: job.operation,
+        tokens_in: fact::count(job.prompt.len()),
+        tokens_out: 0,
+        took: job.accepted.elapsed(),
+        first_token: None,
+        decode: Duration::ZERO,
     }
 }
 
 /// Ends a job that failed.
-pub(super) fn failed(job: &Job, error: &Error, tokens_out: u32) {
+pub(super) fn failed(job: &Job, error: &Error, served: &Served) {
+    let tokens_out = served.tokens_out;
     let (code, wire, retriable) = match error.kind() {
         Kind::OutOfMemory => (FailureCode::VramOom, Code::VramOom, true),
         _ => (FailureCode::InferenceFailed, Code::InferenceFailed, false),
     };
     let reason = error.to_string();
     job.feed.tell(Fact::InferenceFailed(InferenceFailed { code, reason, tokens_out }));
-    job.feed.end(Err(Failure { code: wire, message: error.to_string(), retriable }));
+    job.feed.end(Err(Failure { code: wire, message: error.to_string(), retriable }), served);
 }
 
 /// Ends a job that somebody has ended.
-pub(super) fn cancelled(job: &Job, by: CancelledBy, tokens_out: u32) {
+pub(super) fn cancelled(job: &Job, by: CancelledBy, served: &Served) {
+    let tokens_out = served.tokens_out;
     job.feed.tell(Fact::InferenceCancelled(InferenceCancelled { by, tokens_out }));
     let (code, message, retriable) = match by {
         CancelledBy::Client => (Code::Cancelled, "cancelled on request", false),
@@ -264,5 +291,5 @@ pub(super) fn cancelled(job: &Job, by: CancelledBy, tokens_out: u32) {
         CancelledBy::Deadline => (Code::Timeout, "its deadline came before its end", true),
         CancelledBy::Shutdown => (Code::ShuttingDown, "the worker shuts down", true),
     };
-    job.feed.end(Err(Failure { code, message: message.into(), retriable }));
+    job.feed.end(Err(Failure { code, message: message.into(), retriable }), served);
 }

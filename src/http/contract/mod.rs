@@ -8,6 +8,8 @@ mod requests;
 pub use events::{Narration, StreamEvent};
 pub use requests::{CancelRequest, ChatRequest, CompletionRequest, ExecuteRequest};
 
+use std::sync::LazyLock;
+
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use utoipa::OpenApi as _;
@@ -72,8 +74,10 @@ pub fn yaml() -> crate::error::Result<String> {
         body = String))
 )]
 pub async fn openapi_yaml() -> Response {
-    match yaml() {
-        Ok(text) => ([(header::CONTENT_TYPE, "application/yaml")], text).into_response(),
+    // Made once: whoever asks needs no token, and making it takes a while.
+    static TEXT: LazyLock<crate::error::Result<String>> = LazyLock::new(yaml);
+    match &*TEXT {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/yaml")], text.as_str()).into_response(),
         Err(error) => {
             tracing::error!(error = error.trail(), "no contract");
             let status = axum::http::StatusCode::INTERNAL_SERVER_ERROR;

@@ -123,9 +123,10 @@ async fn complete(
         prompt_tokens: admitted.prompt_tokens,
     };
     let mut response = if answer.stream {
-        respond(admitted.record, 0, Chunks::new(head, answer))
+        respond(app, admitted.record, 0, Chunks::new(head, answer))
     } else {
-        whole::answer(admitted.record, head, &answer).await?
+        let whole = whole::answer(app, admitted.record, head, &answer).await;
+        whole.unwrap_or_else(Problem::into_response)
     };
     name_job(&mut response, &admitted.job_id);
     Ok(response)

@@ -16,10 +16,16 @@ use crate::delivery::Event;
 use crate::delivery::event::{Code, End, Failure, TokenLogprob};
 use crate::http::problem::Problem;
 use crate::http::stream::Attended;
+use crate::http::{App, retry};
 use crate::job::Record;
 
 /// Waits for the job's end, and answers with all of it.
-pub async fn answer(job: Record, head: Head, answer: &Answer) -> Result<Response, Problem> {
+pub async fn answer(
+    app: &App,
+    job: Record,
+    head: Head,
+    answer: &Answer,
+) -> Result<Response, Problem> {
     let mut reader = Attended::new(job, 0);
     let (mut text, mut narrations, mut logprobs) = (String::new(), Vec::new(), Vec::new());
     while let Some((_, event)) = reader.next().await {
@@ -38,7 +44,7 @@ pub async fn answer(job: Record, head: Head, answer: &Answer) -> Result<Response
                 let logprobs = answer.logprobs.then_some(&*logprobs);
                 return Ok(whole(&head, end, text, logprobs, narration.as_deref()));
             }
-            Event::Error(failure) => return Err(problem(failure)),
+            Event::Error(failure) => return Err(problem(app, failure)),
         }
     }
     Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the job ended without a last event"))
@@ -88,7 +94,7 @@ fn whole(
 }
 
 /// What an answer that can't be given any more says of it.
-fn problem(failure: &Failure) -> Problem {
+fn problem(app: &App, failure: &Failure) -> Problem {
     let status = match failure.code {
         // 499, as proxies log it: a status that clients don't try again by themselves.
         Code::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
@@ -97,5 +103,8 @@ fn problem(failure: &Failure) -> Problem {
         Code::VramOom | Code::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
     };
     let problem = Problem::new(status, failure.message.clone()).code(failure.code.name());
-    if status == StatusCode::SERVICE_UNAVAILABLE { problem.retry_after(5) } else { problem }
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => problem.retry_after(retry::after_s(app)),
+        _ => problem,
+    }
 }

@@ -274,6 +274,7 @@ impl House {
             deadline: Instant::now() + std::time::Duration::from_secs(600),
             wait_until: Instant::now() + std::time::Duration::from_secs(600),
             accepted: Instant::now(),
+            operation: crate::measure::Operation::TextCompletion,
         };
         let tell = |job: &Job, place: Option<crate::job::Place>| {
             if let Some(place) = place {
