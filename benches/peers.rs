@@ -15,7 +15,7 @@ use candle_core::{Device, Tensor};
 use candle_transformers::models::quantized_llama::ModelWeights;
 use rbees_workerd::engine::{self, Budget, Chunk, Decoder, Logits};
 use rbees_workerd::limits::PREFILL_CHUNK_TOKENS;
-use rbees_workerd::narration::{Narrator, Outlet, Told};
+use rbees_workerd::narration::{Narrator, Nowhere};
 
 /// Tokens that one measurement of decoding makes.
 const DECODED: usize = 64;
@@ -27,12 +27,6 @@ const SERVED: usize = 64;
 const SERVED_WORDS: usize = 480;
 /// What candle's llama is spared: it needs minutes for a long prompt.
 const CANDLE_TOKENS_MAX: usize = 512;
-
-struct Nowhere;
-
-impl Outlet for Nowhere {
-    fn accept(&self, _: Told) {}
-}
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -13,19 +13,13 @@ use std::time::Instant;
 
 use rbees_workerd::engine::{self, Budget, Chunk, Logits};
 use rbees_workerd::filter::{Chains, Host, Instances};
-use rbees_workerd::narration::{Fact, Narrator, Outlet, Scope, Told};
+use rbees_workerd::narration::{Fact, Narrator, Nowhere, Scope};
 
 const MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
 const TOKENS: usize = 24;
 const PAIRS: usize = 5;
 const BUDGET: Budget = Budget { sequences: 1, kv_bytes: 1 << 29 };
 const EVENTS: usize = 20_000;
-
-struct Nowhere;
-
-impl Outlet for Nowhere {
-    fn accept(&self, _: Told) {}
-}
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -133,14 +127,14 @@ fn chain(narrator: &Narrator) {
     let mut instances = Instances::default();
     let mut times = Vec::with_capacity(EVENTS);
     for _ in 0..EVENTS {
-        let told = narrator.stamp(completed.clone(), &scope);
+        let told = narrator.telling(completed.clone(), &scope).stamp();
         let began = Instant::now();
         chain.narrate(&mut instances, &told.context, told.narration, &mut |_| {});
         times.push(began.elapsed().as_secs_f64() * 1e6);
     }
     let mut fresh = Vec::with_capacity(500);
     for _ in 0..500 {
-        let told = narrator.stamp(completed.clone(), &scope);
+        let told = narrator.telling(completed.clone(), &scope).stamp();
         let began = Instant::now();
         chain.narrate(&mut Instances::default(), &told.context, told.narration, &mut |_| {});
         fresh.push(began.elapsed().as_secs_f64() * 1e6);

@@ -9,7 +9,7 @@ use super::event::Event;
 use super::frame;
 use super::stdout::{Form, Stdout};
 use crate::filter::{Chains, Host, Instances, Verdict, trial};
-use crate::narration::{Fact, Narration, Narrator, Outlet, Told, wire};
+use crate::narration::{Fact, Narration, Narrator, Nowhere, Told, wire};
 
 /// Controls, escape sequences, bidirectional marks and line ends, each around a letter.
 const HOSTILE: [&str; 16] = [
@@ -30,12 +30,6 @@ const HOSTILE: [&str; 16] = [
     "\u{2028}",
     "\u{feff}",
 ];
-
-struct Nowhere;
-
-impl Outlet for Nowhere {
-    fn accept(&self, _: Told) {}
-}
 
 /// What was written, shared with the test.
 #[derive(Clone, Default)]

@@ -21,7 +21,7 @@ use crate::filter::{Chains, Instances, TextRun, Verdict};
 use crate::limits::{FACT_CHARS_MAX, LANE_FACTS_MAX, LANES};
 use crate::measure::{self, Outcome, Served};
 use crate::narration::facts::NarrationLost;
-use crate::narration::{Fact, Narrator, Outlet, Scope, Sinks, Told, clean, wire};
+use crate::narration::{Fact, Narrator, Outlet, Scope, Sinks, Telling, Told, clean, wire};
 use crate::private::Private;
 
 /// What a lane works on, in order.
@@ -116,10 +116,10 @@ impl Pipeline {
 
     /// Words a fact of a request that became no job; what comes back is its JSON for the answer, where
     /// it was routed to the user.
-    pub fn ask(&self, told: Told) -> oneshot::Receiver<Option<String>> {
+    pub fn ask(&self, telling: Telling<'_>) -> oneshot::Receiver<Option<String>> {
         let (reply, answer) = oneshot::channel();
-        let lane = usize::try_from(told.context.sequence).unwrap_or(0) % LANES;
-        self.push(lane, Item::Asked { told: Box::new(told), reply });
+        let number = self.jobs.fetch_add(1, Ordering::Relaxed) + 1;
+        self.push_fact(lane_of(number), telling, |told| Item::Asked { told, reply });
         answer
     }
 
@@ -143,23 +143,39 @@ impl Pipeline {
 
     fn push(&self, lane: usize, item: Item) {
         let lane = &self.lanes[lane];
+        lane.lock().items.push_back(item);
+        lane.changed.notify_all();
+    }
+
+    /// A fact is numbered and takes its place in one act: nobody's can come between.
+    fn push_fact(
+        &self,
+        lane: usize,
+        telling: Telling<'_>,
+        item: impl FnOnce(Box<Told>) -> Item,
+    ) {
+        let lane = &self.lanes[lane];
         let mut mailbox = lane.lock();
-        if matches!(item, Item::Told { .. } | Item::Asked { .. }) {
-            if mailbox.facts >= LANE_FACTS_MAX {
-                self.lose("pipeline");
-                return;
-            }
-            mailbox.facts += 1;
+        let told = telling.stamp(); // a lost one leaves a gap, by which readers notice
+        if mailbox.facts >= LANE_FACTS_MAX {
+            self.lose("pipeline");
+            return;
         }
-        mailbox.items.push_back(item);
+        mailbox.facts += 1;
+        mailbox.items.push_back(item(Box::new(told)));
         lane.changed.notify_all();
     }
 }
 
 impl Outlet for Pipeline {
-    fn accept(&self, told: Told) {
-        self.push(0, Item::Told { told: Box::new(told), job: None });
+    fn accept(&self, telling: Telling<'_>) {
+        self.push_fact(0, telling, |told| Item::Told { told, job: None });
     }
+}
+
+/// The lane of the job with this number.
+fn lane_of(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(0) % LANES
 }
 
 impl Lane {
@@ -193,8 +209,10 @@ pub struct Feed {
 impl Feed {
     /// Tells a fact of this job.
     pub fn tell(&self, fact: Fact) {
-        let told = Box::new(self.narrator.stamp(fact, &self.scope));
-        self.push(Item::Told { told, job: Some(self.line.clone()) });
+        let job = Some(self.line.clone());
+        let telling = self.narrator.telling(fact, &self.scope);
+        let lane = lane_of(self.line.number);
+        self.pipeline.push_fact(lane, telling, |told| Item::Told { told, job });
     }
 
     /// Hands on generated text; `index` counts tokens from 0, `logprobs` tells of the tokens that the
@@ -226,8 +244,7 @@ impl Feed {
     }
 
     fn push(&self, item: Item) {
-        let lane = usize::try_from(self.line.number).unwrap_or(0) % LANES;
-        self.pipeline.push(lane, item);
+        self.pipeline.push(lane_of(self.line.number), item);
     }
 }
 

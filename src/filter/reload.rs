@@ -298,14 +298,7 @@ fn try_on_samples(host: &Host, entry: &Entry) -> Result<(), Failure> {
 mod tests {
     use super::*;
     use crate::filter::{Instances, Verdict};
-    use crate::narration::{Outlet, Told, wire};
-
-    /// Where facts of a trial go.
-    struct Nowhere;
-
-    impl Outlet for Nowhere {
-        fn accept(&self, _: Told) {}
-    }
+    use crate::narration::{Nowhere, wire};
 
     #[test]
     fn a_secret_broken_by_an_escape_sequence_is_still_redacted() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::limits::{FACT_CHARS_MAX, VIOLATIONS_MAX};
-use crate::narration::{Fact, Narrator, Outlet, Scope, Told, clean};
+use crate::narration::{Fact, Narrator, Nowhere, Scope, Told, clean};
 
 /// An end of what a fact can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,13 +17,6 @@ pub enum End {
     Most,
 }
 
-/// Where facts of a trial go.
-struct Nowhere;
-
-impl Outlet for Nowhere {
-    fn accept(&self, _: Told) {}
-}
-
 /// A told fact for trials, as a request would tell it, its texts safe as filters get them.
 pub fn told(fact: Fact) -> Told {
     let scope = Scope {
@@ -31,7 +24,7 @@ pub fn told(fact: Fact) -> Told {
         correlation_id: Some("request".into()),
         trace_id: None,
     };
-    let mut told = Narrator::new("worker".into(), Arc::new(Nowhere)).stamp(fact, &scope);
+    let mut told = Narrator::new("worker".into(), Arc::new(Nowhere)).telling(fact, &scope).stamp();
     clean::narration(&mut told.narration);
     told
 }

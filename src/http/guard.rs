@@ -104,7 +104,7 @@ async fn tell_refusal(app: &App, scope: &Scope, problem: &Problem) -> Option<Str
     measure::request_rejected();
     let status = problem.status().as_u16();
     let fact = Fact::RequestRejected(RequestRejected { status, violations });
-    let answer = app.pipeline.ask(app.narrator.stamp(fact, scope));
+    let answer = app.pipeline.ask(app.narrator.telling(fact, scope));
     let limit = Duration::from_millis(REPLY_NARRATION_MS);
     tokio::time::timeout(limit, answer).await.ok().and_then(Result::ok).flatten()
 }

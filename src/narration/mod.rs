@@ -13,6 +13,6 @@ pub mod vocabulary {
     include!(concat!(env!("OUT_DIR"), "/vocabulary.rs"));
 }
 
-pub use narrator::{Narrator, Outlet, Scope, Told};
+pub use narrator::{Narrator, Nowhere, Outlet, Scope, Telling, Told};
 pub use vocabulary::facts::{self, Fact};
 pub use vocabulary::types::{Context, Narration, Severity, Sinks};

@@ -1,4 +1,4 @@
-//! The narrator: stamps a fact with who and when and hands it on. Telling never blocks and never
+//! The narrator: says who told a fact and when, and hands it on. Telling never blocks and never
 //! fails its caller; what becomes of the fact is decided elsewhere.
 
 use std::sync::Arc;
@@ -29,10 +29,36 @@ pub struct Told {
     pub narration: Narration,
 }
 
+/// A fact that is being told: it gets its number and its time when it takes its place among the others,
+/// so that the order of numbers is the order of places, whoever else tells at that moment.
+pub struct Telling<'n> {
+    told: Told,
+    count: &'n AtomicU64,
+}
+
+impl Telling<'_> {
+    /// The fact with the next number and the time. To be called where its place is taken.
+    pub fn stamp(mut self) -> Told {
+        self.told.context.sequence = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        self.told.context.timestamp_us = now_us();
+        self.told
+    }
+}
+
 /// Where told facts go. Taking one in must neither block nor fail.
 pub trait Outlet: Send + Sync {
     /// Takes in a fact of the worker's own life.
-    fn accept(&self, told: Told);
+    fn accept(&self, telling: Telling<'_>);
+}
+
+/// For whoever has no readers: a trial, a test, a benchmark. What is told there counts and is gone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Nowhere;
+
+impl Outlet for Nowhere {
+    fn accept(&self, telling: Telling<'_>) {
+        drop(telling.stamp());
+    }
 }
 
 /// Tells facts in the worker's name. Cheap to clone.
@@ -60,13 +86,13 @@ impl Narrator {
 
     /// Tells a fact of the worker's own life.
     pub fn tell(&self, fact: Fact) {
-        self.shared.outlet.accept(self.stamp(fact, &Scope::default()));
+        self.shared.outlet.accept(self.telling(fact, &Scope::default()));
     }
 
-    /// Stamps a fact with its sequence number, time and scope, for a caller that hands it on itself.
+    /// A fact with its scope, for a caller that stamps it and hands it on itself.
     ///
     /// Facts of a request may go to its stream as well as to stdout, others to stdout alone.
-    pub fn stamp(&self, fact: Fact, scope: &Scope) -> Told {
+    pub fn telling(&self, fact: Fact, scope: &Scope) -> Telling<'_> {
         let voice = voice(&fact);
         let of_request = scope.correlation_id.is_some();
         let otherwise = scope.job_id.as_deref().unwrap_or(if of_request {
@@ -76,8 +102,8 @@ impl Narrator {
         });
         let target = target(&fact, otherwise);
         let context = Context {
-            sequence: self.shared.told.fetch_add(1, Ordering::Relaxed) + 1,
-            timestamp_us: now_us(),
+            sequence: 0,
+            timestamp_us: 0,
             worker_id: self.shared.worker_id.clone(),
             job_id: scope.job_id.clone(),
             correlation_id: scope.correlation_id.clone(),
@@ -90,7 +116,7 @@ impl Narrator {
         let sinks = if of_request { Sinks::STDOUT | Sinks::SSE } else { Sinks::STDOUT };
         let narration =
             Narration { fact, target, sinks, human: String::new(), cute: None, story: None };
-        Told { context, narration }
+        Telling { told: Told { context, narration }, count: &self.shared.told }
     }
 }
 
@@ -112,8 +138,8 @@ mod tests {
     struct Collected(Mutex<Vec<Told>>);
 
     impl Outlet for Collected {
-        fn accept(&self, told: Told) {
-            self.0.lock().expect("no test panics while holding it").push(told);
+        fn accept(&self, telling: Telling<'_>) {
+            self.0.lock().expect("no test panics while holding it").push(telling.stamp());
         }
     }
 
@@ -127,7 +153,8 @@ mod tests {
             correlation_id: Some("c".into()),
             ..Scope::default()
         };
-        let told = narrator.stamp(Fact::PromptTokenized(PromptTokenized::sample()), &scope);
+        let told = narrator.telling(Fact::PromptTokenized(PromptTokenized::sample()), &scope);
+        let told = told.stamp();
         narrator.tell(Fact::CpuReady(Cpu::sample()));
         let collected = outlet.0.lock().expect("no test panics while holding it");
         let sequences: Vec<u64> = collected.iter().map(|t| t.context.sequence).collect();

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rbees_workerd::engine::{self, Budget, Chunk, Logits};
 use rbees_workerd::error::Kind;
-use rbees_workerd::narration::{Narrator, Outlet, Told};
+use rbees_workerd::narration::{Narrator, Nowhere};
 use serde_json::json;
 
 use crate::worker::{BINARY, Worker, folder, kind, text};
@@ -79,12 +79,6 @@ fn every_animal_ends_with_3_and_one_line() {
     std::fs::remove_dir_all(&folder).expect("it was made above");
     let wrong = wrong.into_inner().expect("no panic");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-struct Nowhere;
-
-impl Outlet for Nowhere {
-    fn accept(&self, _: Told) {}
 }
 
 /// Loads a model and computes a few tokens; errors are fine, panics are not.

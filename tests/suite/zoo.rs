@@ -8,21 +8,15 @@ use std::time::Duration;
 use rbees_workerd::filter::chain::{Entry, OnFailure};
 use rbees_workerd::filter::component::{Component, Failure};
 use rbees_workerd::filter::{Chain, Host, Instances, TextRun, Verdict};
-use rbees_workerd::narration::{Fact, Narrator, Outlet, Scope, Told};
+use rbees_workerd::narration::{Fact, Narrator, Nowhere, Scope, Told};
 
 use crate::animals::{self, Animal};
-
-struct Nowhere;
-
-impl Outlet for Nowhere {
-    fn accept(&self, _: Told) {}
-}
 
 fn told(job: &str, kind: &str) -> Told {
     let scope =
         Scope { job_id: Some(job.into()), correlation_id: Some(job.into()), trace_id: None };
     let fact = Fact::samples().into_iter().find(|fact| fact.kind() == kind).expect("a kind");
-    Narrator::new("zoo".into(), Arc::new(Nowhere)).stamp(fact, &scope)
+    Narrator::new("zoo".into(), Arc::new(Nowhere)).telling(fact, &scope).stamp()
 }
 
 fn entry(host: &Host, bytes: &[u8], on_failure: OnFailure) -> Result<Entry, Failure> {

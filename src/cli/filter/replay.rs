@@ -16,7 +16,7 @@ use super::{check, lint, report};
 use crate::error::{Error, Kind, Result};
 use crate::filter::{Chain, Chains, Host, Instances, Verdict};
 use crate::limits::RECORD_LINE_BYTES_MAX;
-use crate::narration::{Context, Narrator, Outlet, Told, recorded, wire};
+use crate::narration::{Context, Narrator, Outlet, Telling, Told, recorded, wire};
 
 /// Which recording, and through which chains.
 #[derive(Args)]
@@ -121,8 +121,8 @@ impl Iterator for Recording {
 struct Overheard(Mutex<Vec<Told>>);
 
 impl Outlet for Overheard {
-    fn accept(&self, told: Told) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(told);
+    fn accept(&self, telling: Telling<'_>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(telling.stamp());
     }
 }
 

@@ -93,17 +93,13 @@ fn every_number_is_held_to_the_bounds_of_the_contract() {
 fn every_narration_is_as_the_contract_says() {
     use std::sync::Arc;
 
-    use crate::narration::{Fact, Narrator, Outlet, Scope, Told, wire};
-    struct Nowhere;
-    impl Outlet for Nowhere {
-        fn accept(&self, _: Told) {}
-    }
+    use crate::narration::{Fact, Narrator, Nowhere, Scope, wire};
     let narrator = Narrator::new("w".into(), Arc::new(Nowhere));
     let id = || Some("id".to_owned());
     let scope = Scope { job_id: id(), correlation_id: id(), trace_id: id() };
     for fact in Fact::samples() {
         let kind = fact.kind().to_owned();
-        let told = narrator.stamp(fact, &scope);
+        let told = narrator.telling(fact, &scope).stamp();
         let json = wire::line(&told.context, &told.narration);
         let read: Result<Narration, _> = serde_json::from_str(&json);
         // A fact of a later vocabulary goes by its own name, which this one can't list.
