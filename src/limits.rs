@@ -24,8 +24,11 @@ pub const FILTERS_MAX: usize = 16;
 pub const FILTER_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Largest `filters.toml`, bytes.
 pub const MANIFEST_BYTES_MAX: u64 = 256 * 1024;
-/// Instances of filters at one time: of all jobs, through all chains.
+/// Instances of filters at one time: of all jobs, through all chains. One of several memories counts as
+/// as many.
 pub const FILTER_INSTANCES_MAX: u32 = 4_096;
+/// Instances beyond that for trials, so that a full house does not refuse a filter.
+pub const FILTER_INSTANCES_SPARE: u32 = 32;
 /// Time that one call into a filter may take unless the manifest says otherwise, ms.
 pub const FILTER_CALL_MS: u64 = 10;
 /// Longest time that a manifest can grant a call, ms.
@@ -375,6 +378,8 @@ pub const WORKER_ID_BYTES_MAX: usize = 128;
 const _: () = {
     assert!(FILTER_CALL_MS <= FILTER_CALL_MS_MAX && FILTER_CALL_MS >= EPOCH_TICK_MS);
     assert!(FILTER_MEMORY_MIB <= FILTER_MEMORY_MIB_MAX);
+    // Each lane may go beyond the bound by the one that it makes while the other looks.
+    assert!(FILTER_INSTANCES_SPARE as usize > (LANES + 2) * FILTER_MEMORIES_MAX as usize);
     assert!(RELOAD_DEBOUNCE_MS < RELOAD_QUIET_MS && RELOAD_QUIET_MS < RELOAD_POLL_MS);
     assert!(COMPILE_CPU_S * 1_000 < COMPILE_MS && COMPILED_BYTES_MAX > FILTER_FILE_BYTES_MAX);
     assert!(QUEUE_JOBS <= QUEUE_JOBS_MAX);

@@ -17,7 +17,7 @@ use super::job_log::JobLog;
 use super::record::Recorder;
 use super::stdout::Stdout;
 use crate::error::{Error, Kind, Result};
-use crate::filter::{Chains, Instances, TextRun, Verdict};
+use crate::filter::{Chains, Instances, Stopped, TextRun, Verdict};
 use crate::limits::{FACT_CHARS_MAX, LANE_FACTS_MAX, LANES};
 use crate::measure::{self, Outcome, Served};
 use crate::narration::facts::NarrationLost;
@@ -148,12 +148,7 @@ impl Pipeline {
     }
 
     /// A fact is numbered and takes its place in one act: nobody's can come between.
-    fn push_fact(
-        &self,
-        lane: usize,
-        telling: Telling<'_>,
-        item: impl FnOnce(Box<Told>) -> Item,
-    ) {
+    fn push_fact(&self, lane: usize, telling: Telling<'_>, item: impl FnOnce(Box<Told>) -> Item) {
         let lane = &self.lanes[lane];
         let mut mailbox = lane.lock();
         let told = telling.stamp(); // a lost one leaves a gap, by which readers notice
@@ -270,16 +265,18 @@ fn filtered_token(job: &Line, text: String, index: u32) {
 }
 
 /// Ends a job whose text a filter failed on: what it would have taken out can't be known.
-fn fail_text(job: &Line, withheld: &wire::Withheld) {
+fn fail_text(job: &Line, stopped: &Stopped) {
+    let Stopped { withheld, ours } = stopped;
     let message = format!(
-        "the filter {} failed on the generated text, the rest of which is withheld",
-        clean::line(&withheld.filter, FACT_CHARS_MAX)
+        "the filter {} {} the generated text, the rest of which is withheld",
+        clean::line(&withheld.filter, FACT_CHARS_MAX),
+        if *ours { "had no room for" } else { "failed on" }
     );
     tracing::warn!(filter = %withheld.filter, reason = %withheld.reason, "{message}");
     job.log.append(Event::Error(Failure {
         code: Code::InferenceFailed,
         message,
-        retriable: false,
+        retriable: *ours,
     }));
 }
 
@@ -378,9 +375,9 @@ impl LaneWorker {
                 *last = index;
                 match run.push(text.expose(), &mut |fact| self.narrator.tell(fact)) {
                     Ok(text) => filtered_token(job, text, index),
-                    Err(withheld) => {
+                    Err(stopped) => {
                         work.text = Text::Withheld;
-                        fail_text(job, &withheld);
+                        fail_text(job, &stopped);
                     }
                 }
             }
@@ -394,7 +391,7 @@ impl LaneWorker {
         if let (Text::Filtered(run, index), Ok(_)) = (work.text, &end) {
             match run.finish(&mut |fact| self.narrator.tell(fact)) {
                 Ok(text) => filtered_token(job, text, index),
-                Err(withheld) => return fail_text(job, &withheld),
+                Err(stopped) => return fail_text(job, &stopped),
             }
         }
         job.log.append(match end {
@@ -442,9 +439,12 @@ impl LaneWorker {
 
     /// What was lost is told as soon as there is room for telling it.
     fn tell_losses(&self) {
+        let turned_away = self.chains.host().take_turned_away();
+        measure::narrations_lost(turned_away, "pipeline");
+        let unworded = self.pipeline.lost.swap(0, Ordering::Relaxed) + turned_away;
         let lost = [
             (self.stdout.take_lost(), "stdout"),
-            (Some(self.pipeline.lost.swap(0, Ordering::Relaxed)).filter(|n| *n > 0), "pipeline"),
+            (Some(unworded).filter(|count| *count > 0), "pipeline"),
             (self.pipeline.recorder.get().and_then(Recorder::take_lost), "record"),
         ];
         for (count, sink) in lost {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::component::{Component, Failure, Instance};
 use super::host::Host;
 use super::stats::Stats;
-use crate::limits::FILTER_FAILURES_MAX;
+use crate::limits::{FILTER_FAILURES_MAX, FILTER_INSTANCES_MAX};
 use crate::narration::facts::FilterQuarantined;
 use crate::narration::wire::Withheld;
 use crate::narration::{Context, Fact, Narration, Sinks, clean};
@@ -86,6 +86,27 @@ impl Entry {
         Instance::start(host, &self.component, &self.name, self.memory_mib, &self.config)
     }
 
+    /// The instance that a job has, or a fresh one.
+    pub(super) fn serve(
+        &self,
+        host: &Host,
+        slot: &mut Option<Instance>,
+    ) -> Result<Instance, Fault> {
+        if self.quarantined() {
+            return Err(Failure("is quarantined until the next reload".into()).into());
+        }
+        match slot.take() {
+            Some(instance) => Ok(instance),
+            None if host.has_room(self.component.weight()) => Ok(self.start(host)?),
+            None => {
+                if !self.shadow {
+                    host.turn_away();
+                }
+                Err(Fault::NoRoom)
+            }
+        }
+    }
+
     /// Ends a row of failures.
     pub(super) fn count_success(&self) {
         if self.failures.load(Ordering::Relaxed) != 0 {
@@ -93,8 +114,9 @@ impl Entry {
         }
     }
 
-    /// Counts a failure; the one that quarantines the filter is to be told.
-    pub(super) fn count_failure(&self, failure: &Failure) -> Option<Fact> {
+    /// Counts a fault, if it is the filter's; the one that quarantines it is to be told.
+    pub(super) fn count_fault(&self, fault: &Fault) -> Option<Fact> {
+        let Fault::Filter(failure) = fault else { return None };
         let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         (failures == FILTER_FAILURES_MAX).then(|| {
             Fact::FilterQuarantined(FilterQuarantined {
@@ -103,6 +125,33 @@ impl Entry {
                 reason: failure.0.clone(),
             })
         })
+    }
+}
+
+/// Why a filter had no part in a narration, or in a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It failed.
+    Filter(Failure),
+    /// As many instances live as may: the worker's own fault, which counts for no quarantine.
+    NoRoom,
+}
+
+impl From<Failure> for Fault {
+    fn from(failure: Failure) -> Self {
+        Fault::Filter(failure)
+    }
+}
+
+impl Fault {
+    /// One line for the operator.
+    pub fn reason(self) -> String {
+        match self {
+            Fault::Filter(Failure(reason)) => reason,
+            Fault::NoRoom => {
+                format!("has no room: {FILTER_INSTANCES_MAX} instances of filters live")
+            }
+        }
     }
 }
 
@@ -181,13 +230,13 @@ impl Chain {
                         narration = returned;
                     }
                 }
-                Err(failure) => {
-                    if let Some(fact) = entry.count_failure(&failure) {
+                Err(fault) => {
+                    if let Some(fact) = entry.count_fault(&fault) {
                         tell(fact);
                     }
                     if entry.on_failure == OnFailure::Withhold && !entry.shadow {
-                        let filter = entry.name.to_string();
-                        return Verdict::Withheld(Withheld { filter, reason: failure.0 });
+                        let (filter, reason) = (entry.name.to_string(), fault.reason());
+                        return Verdict::Withheld(Withheld { filter, reason });
                     }
                 }
             }
@@ -206,14 +255,8 @@ impl Chain {
         slot: &mut Option<Instance>,
         context: &Context,
         narration: &Narration,
-    ) -> Result<Narration, Failure> {
-        if entry.quarantined() {
-            return Err(Failure("is quarantined until the next reload".into()));
-        }
-        let mut instance = match slot.take() {
-            Some(instance) => instance,
-            None => entry.start(&self.host)?,
-        };
+    ) -> Result<Narration, Fault> {
+        let mut instance = entry.serve(&self.host, slot)?;
         let began = Instant::now();
         let returned = instance.narrate(context, narration, entry.timeout);
         entry.stats.call(began.elapsed(), returned.is_err());

@@ -25,13 +25,22 @@ pub const SUBCOMMAND: &str = "compile-filter";
 /// Who compiles.
 #[derive(Clone, Debug)]
 pub enum Compiler {
-    /// This process: for tools that load one filter and end.
+    /// This process: for tests and benchmarks, which are another binary.
     Here,
     /// A child process of this binary.
     Child(PathBuf),
 }
 
 impl Compiler {
+    /// A child of this very binary, which may have been replaced on disk since.
+    pub fn own() -> Self {
+        let running = PathBuf::from("/proc/self/exe");
+        if running.exists() {
+            return Compiler::Child(running);
+        }
+        std::env::current_exe().map_or(Compiler::Here, Compiler::Child)
+    }
+
     /// Compiled code of the component, or core module, in `bytes`.
     pub fn compile(&self, engine: &Engine, bytes: &[u8]) -> Result<Vec<u8>, Failure> {
         match self {

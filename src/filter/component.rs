@@ -36,6 +36,8 @@ struct Ready {
     exports: NarrationFilterIndices,
     /// `push` and `finish`, where it exports them.
     text: Option<(ComponentExportIndex, ComponentExportIndex)>,
+    /// As how many instances one counts.
+    weight: u32,
 }
 
 /// Why a filter can't be used or a call failed: one line for the operator.
@@ -81,6 +83,11 @@ impl Component {
         self.ready.text.is_some()
     }
 
+    /// As how many instances one of it counts in [`Host::has_room`].
+    pub const fn weight(&self) -> u32 {
+        self.ready.weight
+    }
+
     /// SHA-256 of the file, hexadecimal.
     pub fn digest(&self) -> &str {
         &self.digest
@@ -105,7 +112,8 @@ impl Ready {
             let named = |name| component.get_export_index(Some(&text), name);
             Some((named("push")?, named("finish")?))
         });
-        Ok(Ready { pre, exports, text })
+        let memories = component.resources_required().map_or(0, |needed| needed.num_memories);
+        Ok(Ready { pre, exports, text, weight: memories.max(1) })
     }
 }
 
@@ -145,7 +153,7 @@ impl Instance {
     }
 
     fn bare(host: &Host, ready: &Ready, name: &Arc<str>, memory_mib: u64) -> Result<Self, Failure> {
-        let mut store = host.store(name, memory_mib);
+        let mut store = host.store(name, memory_mib, ready.weight);
         let limit = Duration::from_millis(FILTER_START_MS);
         allow(&mut store, limit);
         let instance = match ready.pre.instantiate(&mut store) {

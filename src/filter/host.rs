@@ -3,6 +3,7 @@
 //! filters lie.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -21,9 +22,9 @@ use super::log::Log;
 use super::wasi;
 use crate::error::{Error, Kind, Result};
 use crate::limits::{
-    EPOCH_TICK_MS, FILTER_CORE_INSTANCES_MAX, FILTER_INSTANCES_MAX, FILTER_MEMORIES_MAX,
-    FILTER_MEMORY_MIB_MAX, FILTER_RETURN_BYTES_MAX, FILTER_STATE_BYTES_MAX, FILTER_TABLE_MAX,
-    FILTER_TABLES_MAX,
+    EPOCH_TICK_MS, FILTER_CORE_INSTANCES_MAX, FILTER_INSTANCES_MAX, FILTER_INSTANCES_SPARE,
+    FILTER_MEMORIES_MAX, FILTER_MEMORY_MIB_MAX, FILTER_RETURN_BYTES_MAX, FILTER_STATE_BYTES_MAX,
+    FILTER_TABLE_MAX, FILTER_TABLES_MAX,
 };
 use crate::narration::Severity;
 
@@ -47,6 +48,10 @@ pub struct Host {
     ticker: Arc<Ticker>,
     compiler: Compiler,
     cache: Option<Cache>,
+    /// Instances that live.
+    living: Arc<AtomicU32>,
+    /// Narrations and texts that there was no room for.
+    turned_away: AtomicU64,
 }
 
 /// What one instance carries with it on the host's side.
@@ -59,6 +64,23 @@ pub struct State {
     /// CPU time that the running call may still take, once it was seen to take long.
     budget: Duration,
     began: Option<Duration>,
+    _living: Living,
+}
+
+/// One of the instances that live, and as how many it counts.
+struct Living(Arc<AtomicU32>, u32);
+
+impl Living {
+    fn count(living: &Arc<AtomicU32>, weight: u32) -> Self {
+        living.fetch_add(weight, Ordering::Relaxed);
+        Living(Arc::clone(living), weight)
+    }
+}
+
+impl Drop for Living {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
 }
 
 impl Host {
@@ -77,7 +99,15 @@ impl Host {
             })?;
         let ticker = Arc::new(Ticker::default());
         spawn_ticker(Arc::clone(&ticker), engine.weak())?;
-        Ok(Host { engine, linker, ticker, compiler: Compiler::Here, cache: None })
+        Ok(Host {
+            engine,
+            linker,
+            ticker,
+            compiler: Compiler::Here,
+            cache: None,
+            living: Arc::default(),
+            turned_away: AtomicU64::new(0),
+        })
     }
 
     /// The same with another compiler, and with compiled code kept in `cache`.
@@ -121,14 +151,31 @@ impl Host {
         Ok(linker)
     }
 
+    /// Whether another instance, which counts as `weight`, may serve a job. Where not, that is no
+    /// filter's fault. Trials of filters need not ask: some room is kept for them.
+    pub fn has_room(&self, weight: u32) -> bool {
+        self.living.load(Ordering::Relaxed).saturating_add(weight) <= FILTER_INSTANCES_MAX
+    }
+
+    /// Counts a narration, or a text, that there was no room for.
+    pub(super) fn turn_away(&self) {
+        self.turned_away.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many there were since the last call of this.
+    pub fn take_turned_away(&self) -> u64 {
+        self.turned_away.swap(0, Ordering::Relaxed)
+    }
+
     /// Keeps the ticker going. Without one of these, no call into a filter ever times out.
     pub fn awake(&self) -> Awake {
         self.ticker.enter();
         Awake(Arc::clone(&self.ticker))
     }
 
-    /// A fresh store for one instance of `filter` with at most `memory_mib` of memory.
-    pub fn store(&self, filter: &Arc<str>, memory_mib: u64) -> Store<State> {
+    /// A fresh store for one instance of `filter` with at most `memory_mib` of memory, which counts as
+    /// `weight` instances.
+    pub fn store(&self, filter: &Arc<str>, memory_mib: u64, weight: u32) -> Store<State> {
         let memory_bytes_max = usize::try_from(memory_mib << 20).unwrap_or(usize::MAX);
         let state = State {
             log: Log::new(Arc::clone(filter)),
@@ -136,6 +183,7 @@ impl Host {
             holds: Holds { memory_bytes_max, memory_bytes: 0, table_elements: 0 },
             budget: Duration::ZERO,
             began: None,
+            _living: Living::count(&self.living, weight),
         };
         let mut store = Store::new(&self.engine, state);
         store.limiter(|state| &mut state.holds);
@@ -259,15 +307,17 @@ fn config(pooling: bool) -> Config {
         .max_wasm_stack(512 * 1024);
     if pooling {
         let mut pool = PoolingAllocationConfig::new();
-        pool.total_component_instances(FILTER_INSTANCES_MAX)
+        // The number of instances is bounded by `has_room`; no bound of these is met before.
+        let instances = FILTER_INSTANCES_MAX + FILTER_INSTANCES_SPARE;
+        pool.total_component_instances(instances)
             // A guest in another language is linked of dozens of modules; counting them costs nothing.
-            .total_core_instances(FILTER_INSTANCES_MAX * FILTER_CORE_INSTANCES_MAX)
+            .total_core_instances(instances * FILTER_CORE_INSTANCES_MAX)
             .max_core_instances_per_component(FILTER_CORE_INSTANCES_MAX)
             .max_core_instance_size(FILTER_STATE_BYTES_MAX)
             .max_component_instance_size(FILTER_STATE_BYTES_MAX)
-            .total_memories(FILTER_INSTANCES_MAX)
+            .total_memories(instances)
             .max_memories_per_component(FILTER_MEMORIES_MAX)
-            .total_tables(FILTER_INSTANCES_MAX * 2)
+            .total_tables(instances * FILTER_TABLES_MAX)
             .max_tables_per_component(FILTER_TABLES_MAX)
             .table_elements(FILTER_TABLE_MAX)
             .max_memory_size(usize::try_from(FILTER_MEMORY_MIB_MAX << 20).unwrap_or(usize::MAX))

@@ -20,4 +20,4 @@ pub mod watch;
 pub use chain::{Chain, Instances, Verdict};
 pub use host::Host;
 pub use reload::Chains;
-pub use text::TextRun;
+pub use text::{Stopped, TextRun};

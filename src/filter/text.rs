@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use sha2::{Digest as _, Sha256};
 
-use super::chain::{Chain, Entry};
+use super::chain::{Chain, Entry, Fault};
 use super::component::{Failure, Instance};
 use super::stats::Difference;
 use crate::limits::FILTER_TEXT_HELD_BYTES_MAX;
@@ -17,6 +17,15 @@ use crate::narration::wire::Withheld;
 pub struct TextRun {
     chain: Arc<Chain>,
     links: Vec<Link>,
+}
+
+/// Why nothing more of a text goes out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// Which filter had no part in it, and why.
+    pub withheld: Withheld,
+    /// Whether that was the worker's own fault, so that another try may go better.
+    pub ours: bool,
 }
 
 /// One filter's part in it.
@@ -56,7 +65,7 @@ impl TextRun {
     }
 
     /// The next piece; what may go on by now. After a failure nothing may.
-    pub fn push(&mut self, piece: &str, tell: &mut dyn FnMut(Fact)) -> Result<String, Withheld> {
+    pub fn push(&mut self, piece: &str, tell: &mut dyn FnMut(Fact)) -> Result<String, Stopped> {
         let mut text = piece.to_owned();
         for link in &mut self.links {
             if text.is_empty() {
@@ -68,7 +77,7 @@ impl TextRun {
     }
 
     /// The end of the text; the rest of what may go on.
-    pub fn finish(mut self, tell: &mut dyn FnMut(Fact)) -> Result<String, Withheld> {
+    pub fn finish(mut self, tell: &mut dyn FnMut(Fact)) -> Result<String, Stopped> {
         let mut text = String::new();
         for link in &mut self.links {
             let before = match text.is_empty() {
@@ -87,7 +96,7 @@ impl Link {
         chain: &Chain,
         piece: String,
         tell: &mut dyn FnMut(Fact),
-    ) -> Result<String, Withheld> {
+    ) -> Result<String, Stopped> {
         let bytes = piece.len();
         self.step(chain, piece, tell, |link, instance, piece, entry| {
             let text = instance.push_text(piece, entry.timeout)?;
@@ -101,7 +110,7 @@ impl Link {
         })
     }
 
-    fn finish(&mut self, chain: &Chain, tell: &mut dyn FnMut(Fact)) -> Result<String, Withheld> {
+    fn finish(&mut self, chain: &Chain, tell: &mut dyn FnMut(Fact)) -> Result<String, Stopped> {
         let text = self.step(chain, String::new(), tell, |_, instance, _, entry| {
             instance.finish_text(entry.timeout)
         })?;
@@ -122,22 +131,23 @@ impl Link {
         piece: String,
         tell: &mut dyn FnMut(Fact),
         call: impl FnOnce(&mut Self, &mut Instance, &str, &Entry) -> Result<String, Failure>,
-    ) -> Result<String, Withheld> {
+    ) -> Result<String, Stopped> {
         let entry = &chain.entries()[self.place];
         if self.copies.as_ref().is_some_and(|copies| copies.failed) {
             return Ok(piece);
         }
         let result = self.call(chain, entry, &piece, call);
-        if let Err(failure) = &result
-            && let Some(fact) = entry.count_failure(failure)
+        if let Err(fault) = &result
+            && let Some(fact) = entry.count_fault(fault)
         {
             tell(fact);
         }
         match (result, &mut self.copies) {
             (Ok(text), None) => Ok(text),
-            (Err(Failure(reason)), None) => {
-                Err(Withheld { filter: entry.name.to_string(), reason })
-            }
+            (Err(fault), None) => Err(Stopped {
+                ours: fault == Fault::NoRoom,
+                withheld: Withheld { filter: entry.name.to_string(), reason: fault.reason() },
+            }),
             (Ok(text), Some(copies)) => {
                 copies.given.update(&piece);
                 copies.returned.update(&text);
@@ -156,14 +166,8 @@ impl Link {
         entry: &Entry,
         piece: &str,
         call: impl FnOnce(&mut Self, &mut Instance, &str, &Entry) -> Result<String, Failure>,
-    ) -> Result<String, Failure> {
-        if entry.quarantined() {
-            return Err(Failure("is quarantined until the next reload".into()));
-        }
-        let mut instance = match self.instance.take() {
-            Some(instance) => instance,
-            None => entry.start(chain.host())?,
-        };
+    ) -> Result<String, Fault> {
+        let mut instance = entry.serve(chain.host(), &mut self.instance)?;
         let began = Instant::now();
         let result = call(self, &mut instance, piece, entry);
         entry.stats.call(began.elapsed(), result.is_err());
@@ -171,6 +175,6 @@ impl Link {
             entry.count_success();
             self.instance = Some(instance);
         }
-        result
+        Ok(result?)
     }
 }

@@ -5,7 +5,6 @@ mod callback;
 mod signs;
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -60,7 +59,7 @@ pub fn run(config: Config) -> Result<()> {
     let stdout = std::io::stdout();
     let colour = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let stdout = Stdout::spawn(config.form, colour, stdout)?;
-    let host = Host::new()?.compiling(compiler(), config.filter_cache.as_deref());
+    let host = Host::new()?.compiling(Compiler::own(), config.filter_cache.as_deref());
     let chains = Arc::new(Chains::new(Arc::new(host), config.filters.clone()));
     let filters = chains.reload(&narrator);
     if let Err(error) = filters {
@@ -105,15 +104,6 @@ async fn tidy(exporter: Exporter) {
         times.tick().await;
         exporter.tidy();
     }
-}
-
-/// A child of this very binary, which may have been replaced on disk since.
-fn compiler() -> Compiler {
-    let running = PathBuf::from("/proc/self/exe");
-    if running.exists() {
-        return Compiler::Child(running);
-    }
-    std::env::current_exe().map_or(Compiler::Here, Compiler::Child)
 }
 
 /// Gets the last words out.

@@ -158,6 +158,35 @@ fn a_secret_in_generated_text_does_not_get_out_however_it_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_worker_says_is_redacted_before_anybody_reads_it() {
+    let body = json!({"prompt": "a b", "max_tokens": 200, "seed": 11});
+    let said = text(&Worker::tiny(&[]).await.execute(&body).await);
+    // The model knows no secrets: whatever it says over several tokens is declared one.
+    let letters: Vec<char> = said.chars().collect();
+    let sound = |secret: &&[char]| secret.iter().all(|c| c.is_ascii_alphanumeric() || *c == ' ');
+    let secret = letters.windows(4).find(sound);
+    let secret = secret.unwrap_or_else(|| panic!("another seed is needed: {said:?}"));
+    let secret: String = secret.iter().collect();
+    let folder = folder();
+    let keys = format!("text = true\n[filter.config]\ndeny = [\"{secret}\"]\n");
+    let manifest = format!("[[filter]]\nbuiltin = \"redact\"\n{keys}");
+    std::fs::write(folder.join("filters.toml"), manifest).expect("a temporary file");
+    let worker = Worker::tiny(&["--filters", folder.to_str().expect("UTF-8")]).await;
+    let frames = worker.execute(&body).await;
+    assert!(text(&frames).contains("[redacted:denied]"), "{said:?} became {:?}", text(&frames));
+    assert!(!text(&frames).contains(&secret), "{secret} in {:?}", text(&frames));
+    assert!(frames.iter().all(|frame| !frame.data.to_string().contains(&secret)), "{secret}");
+    let models = worker.client.get(worker.url("/v1/models")).send().await.expect("it listens");
+    let models: Value = models.json().await.expect("JSON");
+    let model = &models["data"][0]["id"];
+    let body = json!({"model": model, "prompt": "a b", "max_tokens": 200, "seed": 11});
+    let reply: Value = worker.post("/v1/completions", &body).await.json().await.expect("JSON");
+    let answer = reply["choices"][0]["text"].as_str().expect("a completion");
+    assert!(answer.contains("[redacted:denied]") && !answer.contains(&secret), "{answer:?}");
+    std::fs::remove_dir_all(&folder).expect("it was made above");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_shadow_changes_nothing_and_its_differences_are_counted() {
     let folder = deploy("contract-0-1-0", "wasm32-unknown-unknown", "shadow = true\ntext = true");
     let worker = Worker::tiny(&["--filters", folder.to_str().expect("UTF-8")]).await;

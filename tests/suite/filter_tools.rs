@@ -82,6 +82,33 @@ fn check_plants_secrets_and_sees_those_that_get_through() {
 }
 
 #[test]
+fn check_cuts_generated_text_as_a_model_does() {
+    let (code, report) = checked(&["redact"]);
+    assert_eq!((code, &report["takes_text"]), (0, &json!(true)), "{report:#}");
+    assert_eq!(checked(&["throttle"]).1["takes_text"], false);
+
+    // What may stand in a narration may stand in a text.
+    let (_, report) = checked(&["redact", "--config", r#"{"allow":["ada@example.org"]}"#]);
+    let places = |problem: &Value| [&problem["more"], &problem["place"]].map(Value::to_string);
+    let problems = report["problems"].as_array().expect("a list");
+    let named = |place: &str| problems.iter().any(|p| places(p).concat().contains(place));
+    assert!(named("text, e-mail address"), "{report:#}");
+    assert!(!named("text, card number"), "{report:#}");
+
+    let folder = folder();
+    for animal in crate::animals::text_animals() {
+        let path = folder.join("animal.wasm");
+        std::fs::write(&path, &animal.bytes).expect("a temporary file");
+        let (code, report) = checked(&[text(&path)]);
+        let problems = report["problems"].as_array().expect("a list");
+        let failed = problems.iter().find(|p| p["code"] == "text-failed").expect(animal.name);
+        let message = failed["message"].as_str().expect("a string");
+        assert!(code == 1 && message.contains(animal.verdict), "{}: {failed:#}", animal.name);
+    }
+    std::fs::remove_dir_all(&folder).expect("it was made above");
+}
+
+#[test]
 fn bench_says_what_a_filter_costs() {
     let (code, out, err) = tool(&["bench", "redact", "--calls", "200", "--json"]);
     assert_eq!(code, 0, "{err}");

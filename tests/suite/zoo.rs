@@ -8,6 +8,7 @@ use std::time::Duration;
 use rbees_workerd::filter::chain::{Entry, OnFailure};
 use rbees_workerd::filter::component::{Component, Failure};
 use rbees_workerd::filter::{Chain, Host, Instances, TextRun, Verdict};
+use rbees_workerd::limits::FILTER_INSTANCES_MAX;
 use rbees_workerd::narration::{Fact, Narrator, Nowhere, Scope, Told};
 
 use crate::animals::{self, Animal};
@@ -176,9 +177,41 @@ fn a_filter_that_fails_on_text_lets_nothing_more_through() {
                 assert_eq!(text, "", "{}", animal.name);
                 None
             }
-            Err(withheld) => Some(withheld),
+            Err(stopped) => Some(stopped.withheld),
         });
         let reason = failed.expect(animal.name).reason;
         assert!(reason.contains(animal.verdict), "{}: {reason}", animal.name);
     }
+}
+
+#[test]
+fn a_full_house_is_no_filters_fault() {
+    let host = Arc::new(Host::new().expect("wasm runs"));
+    let _timed = host.awake();
+    let guest = animals::hoarder();
+    let entry = entry(&host, &guest, OnFailure::Withhold).expect("it is sound");
+    let chain = Chain::new(Arc::clone(&host), vec![entry], 1);
+    let narrate = |instances: &mut Instances| {
+        let Told { context, narration } = told("job", "inference-completed");
+        chain.narrate(instances, &context, narration, &mut |fact| panic!("{fact:?} was told"))
+    };
+    let mut jobs = Vec::new();
+    while host.has_room(1) {
+        jobs.push(Instances::default());
+        let served = narrate(jobs.last_mut().expect("one was pushed"));
+        assert!(matches!(served, Verdict::Deliver(_)), "{} jobs: {served:?}", jobs.len());
+    }
+    assert_eq!(jobs.len(), FILTER_INSTANCES_MAX as usize);
+    for _ in 0..10 {
+        let Verdict::Withheld(withheld) = narrate(&mut Instances::default()) else {
+            panic!("there was no room")
+        };
+        assert!(withheld.reason.starts_with("has no room"), "{}", withheld.reason);
+    }
+    assert_eq!(host.take_turned_away(), 10);
+    assert!(!chain.entries()[0].quarantined(), "it failed at nothing");
+    assert!(matches!(narrate(&mut jobs[0]), Verdict::Deliver(_)), "who is in stays in");
+    Component::load(&host, &guest, 32).expect("a trial has room of its own");
+    jobs.pop();
+    assert!(matches!(narrate(&mut Instances::default()), Verdict::Deliver(_)), "room again");
 }

@@ -9,9 +9,9 @@ pub struct Canary {
     /// What kind of secret it is.
     pub family: &'static str,
     /// How it stands in a text.
-    text: String,
+    pub text: String,
     /// The part of it that must not come out.
-    secret: String,
+    pub secret: String,
 }
 
 const DRAWN: &str = "4fK9wQz7TnB2mXc8RjL5vHs3YpD6gAe1";

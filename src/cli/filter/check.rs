@@ -9,9 +9,10 @@ use serde::Serialize;
 use super::bench::{self, Cost};
 use super::lint::{self, Problem, Severity};
 use super::subject::{Subject, SubjectFlags};
-use super::{canary, report};
+use super::{canary, report, stream};
 use crate::error::Result;
 use crate::filter::chain::{Entry, OnFailure};
+use crate::filter::compile::Compiler;
 use crate::filter::component::{CONTRACT, Component, Failure, Instance};
 use crate::filter::trial::{self, End};
 use crate::filter::{Host, builtin};
@@ -55,6 +56,8 @@ pub struct Report {
     pub kinds: Option<Vec<String>>,
     /// JSON Schema of its configuration.
     pub config_schema: serde_json::Value,
+    /// Whether generated text can go through it.
+    pub takes_text: bool,
     /// What it does to a sample of each kind.
     pub facts: Vec<Row>,
     /// What is wrong.
@@ -112,7 +115,7 @@ fn words() -> Result<(Host, Entry)> {
     let refused = |Failure(reason)| {
         crate::error::Error::new(crate::error::Kind::Internal, format!("the storyteller {reason}"))
     };
-    let host = Host::new()?;
+    let host = Host::new()?.compiling(Compiler::own(), None);
     let bytes = builtin::component("storyteller").unwrap_or_default();
     let component =
         Component::load(&host, bytes, crate::limits::FILTER_MEMORY_MIB).map_err(refused)?;
@@ -164,6 +167,7 @@ impl<'s> Check<'s> {
                     if description.redacts {
                         self.canaries();
                     }
+                    stream::problems(self.subject).into_iter().for_each(|found| self.add(found));
                 }
             }
         }
@@ -183,6 +187,7 @@ impl<'s> Check<'s> {
             sha256: component.digest().to_owned(),
             redacts: description.redacts,
             kinds: description.kinds,
+            takes_text: component.takes_text(),
             config_schema: config_schema.unwrap_or_default(),
             facts,
             problems: self.problems,

@@ -10,6 +10,7 @@ mod new;
 mod paint;
 mod replay;
 mod report;
+mod stream;
 mod subject;
 
 use std::process::ExitCode;

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::paint::{self, Paint};
 use super::{check, lint, report};
 use crate::error::{Error, Kind, Result};
+use crate::filter::compile::Compiler;
 use crate::filter::{Chain, Chains, Host, Instances, Verdict};
 use crate::limits::RECORD_LINE_BYTES_MAX;
 use crate::narration::{Context, Narrator, Outlet, Telling, Told, recorded, wire};
@@ -141,7 +142,8 @@ impl Replay {
         if let Some(folder) = folder.as_ref().filter(|folder| !folder.is_dir()) {
             return Err(Error::new(Kind::Config, format!("{}: no such folder", folder.display())));
         }
-        let chains = Chains::new(Arc::new(Host::new()?), folder);
+        let host = Host::new()?.compiling(Compiler::own(), None);
+        let chains = Chains::new(Arc::new(host), folder);
         chains.reload(&Narrator::new("replay".into(), Arc::new(Overheard::default())))?;
         let chain = chains.current();
         let jobs = HashMap::new();

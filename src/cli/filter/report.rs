@@ -59,6 +59,7 @@ fn head(text: &mut String, report: &Report, paint: Paint) {
     let kinds = report.kinds.as_ref().map_or("all".to_owned(), |kinds| kinds.join(", "));
     let redacts =
         if report.redacts { "yes: its failure can never let a narration through" } else { "no" };
+    let takes_text = if report.takes_text { "yes, where `text = true`" } else { "no" };
     let schema = match &report.config_schema["properties"] {
         serde_json::Value::Object(properties) if !properties.is_empty() => {
             properties.keys().cloned().collect::<Vec<_>>().join(", ")
@@ -68,7 +69,8 @@ fn head(text: &mut String, report: &Report, paint: Paint) {
     let _ = writeln!(
         text,
         "{} {} ({})\n  file     {}, {}\n  sha256   {}\n  contract rbees:narration@{}\n  \
-         imports  {imports}\n  kinds    {kinds}\n  redacts  {redacts}\n  config   {schema}\n",
+         imports  {imports}\n  kinds    {kinds}\n  redacts  {redacts}\n  text     {takes_text}\n  \
+         config   {schema}\n",
         paint.bold(&report.name),
         report.version,
         report.file,

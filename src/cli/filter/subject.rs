@@ -1,6 +1,7 @@
 //! The filter that a subcommand is about: its file and configuration, loaded as the worker would.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -8,6 +9,7 @@ use clap::Args;
 use crate::error::{Error, Kind, Result};
 use crate::files;
 use crate::filter::chain::{Entry, OnFailure};
+use crate::filter::compile::Compiler;
 use crate::filter::component::{Component, Failure, Instance};
 use crate::filter::{Host, builtin, reload, trial};
 use crate::limits::{
@@ -37,7 +39,7 @@ pub struct SubjectFlags {
 /// A filter that was loaded.
 pub struct Subject {
     /// What runs it.
-    pub host: Host,
+    pub host: Arc<Host>,
     /// Its place in a chain of one.
     pub entry: Entry,
     /// Size of its file, bytes.
@@ -51,7 +53,7 @@ pub struct Subject {
 impl SubjectFlags {
     /// Loads it. Fails with exit code 6 where the worker would refuse the file.
     pub fn load(&self) -> Result<Subject> {
-        let host = Host::new()?;
+        let host = Arc::new(Host::new()?.compiling(Compiler::own(), None));
         let name = self.file.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into());
         let bytes = match self.file.to_str().and_then(builtin::component) {
             Some(bytes) => bytes.to_vec(),
@@ -64,7 +66,7 @@ impl SubjectFlags {
         let loading = began.elapsed();
         let entry = Entry::new(
             name.as_str().into(),
-            std::sync::Arc::new(component),
+            Arc::new(component),
             config,
             OnFailure::Withhold,
             Duration::from_millis(self.timeout),
