@@ -11,6 +11,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
@@ -57,7 +58,9 @@ pub async fn serve(listener: TcpListener, router: Router, stall: Duration) {
 }
 
 async fn connection(stream: TcpStream, router: Router, stall: Duration) {
-    let _ = stream.set_nodelay(true); // a token is worth a packet
+    if let Err(error) = set_up(&stream, stall) {
+        tracing::debug!(%error, "a connection could not be set up"); // its peer is gone, most likely
+    }
     let stream = Guarded { stream, stall, stalled: None };
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -68,6 +71,19 @@ async fn connection(stream: TcpStream, router: Router, stall: Duration) {
     if let Err(error) = served.await {
         tracing::debug!(%error, "a connection ended early");
     }
+}
+
+/// Sends at once, and notices a peer that vanished without a word: one that answers nothing of what was
+/// sent for `stall`, or no probe after as long a silence. Only the system can see that.
+fn set_up(stream: &TcpStream, stall: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)?; // a token is worth a packet
+    let socket = SockRef::from(stream);
+    let pause = (stall / 3).max(Duration::from_secs(1)); // the system counts in seconds
+    let probes = TcpKeepalive::new().with_time(stall).with_interval(pause).with_retries(3);
+    socket.set_tcp_keepalive(&probes)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(stall))?;
+    Ok(())
 }
 
 /// A connection whose reader has to make progress while something is to be read.
