@@ -1390,7 +1390,7 @@ export interface components {
              * @description How many.
              */
             count: number;
-            /** @description Where they were going: `stdout`, or `pipeline` when there were too many to be worded. */
+            /** @description Where they were going: `stdout`, `record`, or `pipeline` when there were too many to be worded. */
             sink: string;
         };
         /**
@@ -3591,6 +3591,8 @@ export interface operations {
             /** @description It does not, and says why */
             503: {
                 headers: {
+                    /** @description Seconds after which it may */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3921,6 +3923,8 @@ export interface operations {
             /** @description The worker is shutting down already */
             503: {
                 headers: {
+                    /** @description Seconds after which another try may succeed */
+                    "Retry-After"?: string;
                     [name: string]: unknown;
                 };
                 content: {

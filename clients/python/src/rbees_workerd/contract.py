@@ -692,7 +692,7 @@ class NarrationLostFact(TypedDict):
     """
     sink: str
     """
-    Where they were going: `stdout`, or `pipeline` when there were too many to be worded.
+    Where they were going: `stdout`, `record`, or `pipeline` when there were too many to be worded.
     """
 
 
