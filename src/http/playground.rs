@@ -12,10 +12,11 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
     require-trusted-types-for 'script'";
 
 /// Path, type and content of each file.
-const FILES: [(&str, &str, &str); 9] = [
+const FILES: [(&str, &str, &str); 10] = [
     ("/", "text/html; charset=utf-8", include_str!("playground/index.html")),
     ("/playground/style.css", "text/css; charset=utf-8", include_str!("playground/style.css")),
     ("/playground/page.js", SCRIPT, include_str!("playground/page.js")),
+    ("/playground/filters.js", SCRIPT, include_str!("playground/filters.js")),
     ("/playground/form.js", SCRIPT, include_str!("playground/form.js")),
     ("/playground/view.js", SCRIPT, include_str!("playground/view.js")),
     ("/playground/chart.js", SCRIPT, include_str!("playground/chart.js")),

@@ -239,6 +239,39 @@ test("a reload of the filters shows", async (t) => {
   await page.waitForFunction(() => document.querySelector("#filters-sum").textContent.includes("generation 1"));
   manifest("[filter.config]\ncute = false\n");
   await page.waitForFunction(() => /generation 2.*reloaded/.test(document.querySelector("#filters-sum").textContent), undefined, { timeout: 60_000 });
+  writeFileSync(path.join(folder, "filters.toml"), "[[filter]]\nbuiltin = \"queen\"\n");
+  await page.waitForSelector("#filters-refused.open", { timeout: 60_000 });
+  assert.match(await page.textContent("#filters-refused"), /^Refused at .*queen.*The last good chain serves\.$/s);
+  await shot(page, "filters-refused");
+  manifest("");
+  await page.waitForSelector("#filters-refused:not(.open)", { timeout: 60_000 });
+});
+
+test("the chain is shown as the worker has it, to who may see it", async (t) => {
+  const worker = await startWorker([], { RBEES_API_TOKEN: "honey" });
+  t.after(worker.stop);
+  const page = await open(t, worker.url);
+  await page.waitForFunction(() => document.querySelector("#filters-sum").textContent.includes("generation 1"));
+  assert.equal(await page.isVisible("#filters-list"), false, "no token, no chain");
+  await page.click("#token-open");
+  await page.fill("#token-text", "honey");
+  await page.press("#token-text", "Enter");
+  await set(page, { max_tokens: 12 });
+  await ask(page, "Hum.");
+  await phase(page, "done");
+  const asked = await fetch(`${worker.url}/filters`, { headers: { authorization: "Bearer honey" } });
+  const chain = await asked.json();
+  const shown = () => page.$$eval("#filters-list li", (items) => items.map((item) => [
+    item.querySelector("strong").textContent, item.querySelector(".digest").textContent, item.querySelector(".did").textContent,
+  ]));
+  const calls = ({ calls }) => `${calls.toLocaleString("en")} calls`;
+  await page.waitForFunction((wanted) => document.querySelector("#filters-list").textContent.includes(wanted), calls(chain.filters[0]), { timeout: 60_000 });
+  const lines = await shown();
+  assert.deepEqual(lines.map(([name, digest]) => [name, digest]),
+    chain.filters.map(({ name, digest }) => [name, digest.slice(0, 12)]));
+  assert.ok(chain.filters.length >= 2 && lines.every(([, , did]) => did.includes("none failed")), String(lines));
+  await shot(page, "filters-chain");
+  assert.deepEqual(page.faults, []);
 });
 
 test("it is read on a phone, and by whoever can't see it", async (t) => {

@@ -1,5 +1,6 @@
 // The page as a whole: what a person does, the run that follows from it, and what is kept over a reload.
 
+import * as filters from "./filters.js";
 import * as form from "./form.js";
 import { apply, newRun } from "./run.js";
 import * as view from "./view.js";
@@ -270,7 +271,7 @@ function restore() {
 
 // How the worker is ------------------------------------------------------------------------------
 
-const seen = { generation: undefined, at: undefined };
+const seen = { generation: undefined };
 
 async function look() {
   if (document.hidden) return;
@@ -299,14 +300,12 @@ function showFacts(health) {
   ].filter(Boolean).join(" · ");
 }
 
-function showFilters({ filter_generation: generation }) {
-  if (generation !== seen.generation) {
-    seen.at = seen.generation === undefined ? undefined : new Date();
-    seen.generation = generation;
-    if (seen.at) say(`The filters were reloaded: generation ${generation}`);
-  }
-  const when = seen.at ? `reloaded at ${seen.at.toLocaleTimeString()}` : "in service";
-  $("filters-sum").textContent = `generation ${generation}, ${when}`;
+async function showFilters({ filter_generation: generation }) {
+  const before = seen.generation;
+  seen.generation = generation;
+  if (before !== undefined && before !== generation) say(`The filters were reloaded: generation ${generation}`);
+  // Without its token the worker says no more than the generation.
+  filters.show(generation, await worker.filters().catch(() => undefined));
 }
 
 // What a person does -----------------------------------------------------------------------------

@@ -40,6 +40,9 @@ async function call(path, { headers = {}, body, ...options } = {}) {
 
 export const health = async () => (await call("health")).json();
 
+/** The chain of filters in service. */
+export const filters = async () => (await call("filters")).json();
+
 /** How far loading is, or whatever else keeps the worker from taking work. */
 export async function readiness() {
   try {
