@@ -5,6 +5,7 @@
 use std::sync::atomic::AtomicUsize;
 
 use super::kv::{KvPool, Writable};
+use super::memory::Floats;
 use super::rows::{Norm, Rope};
 use super::simd::LANES;
 use super::team::Parts;
@@ -86,9 +87,9 @@ pub struct Scratch {
     tasks: Vec<Task>,
     /// Tasks whose partial results are to be joined, one for each (rows, head).
     joins: Vec<Task>,
-    partials: Vec<f32>,
+    partials: Floats,
     /// Scores, sums and maxima of one member.
-    members: Vec<Vec<f32>>,
+    members: Vec<Floats>,
 }
 
 /// The constant part of a call, as all members see it.
@@ -129,7 +130,7 @@ impl<'a> Call<'a> {
         scratch: &'a mut Scratch,
         threads: usize,
         next: &'a AtomicUsize,
-    ) -> (Self, &'a mut [Vec<f32>]) {
+    ) -> (Self, &'a mut [Floats]) {
         let rows = a.spans.iter().map(|span| span.rows).sum::<usize>();
         let (dim, kv_heads) = (a.pool.head_dim(), a.pool.kv_heads());
         assert!(kv_heads > 0 && a.heads.is_multiple_of(kv_heads), "query heads in even groups");
@@ -243,14 +244,14 @@ impl Scratch {
         // The longest come last in a prompt; taken first, they leave no thread alone at the end.
         self.tasks.reverse();
         if self.partials.len() < partial {
-            self.partials.resize(partial, 0.0);
+            self.partials.resize(partial);
         }
         let queries = tile * group;
-        self.members.resize_with(threads, Vec::new);
+        self.members.resize_with(threads, Floats::default);
         for member in &mut self.members {
             let own = queries * (SEGMENT + 2 * (padded + LANES));
             if member.len() < own {
-                member.resize(own, 0.0);
+                member.resize(own);
             }
         }
     }

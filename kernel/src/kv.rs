@@ -1,8 +1,8 @@
 //! The memory of keys and values: a pool of blocks of a fixed number of tokens. Who holds which block
 //! is the scheduler's affair; here they are only stored and copied.
 
-use std::alloc::{Layout, alloc_zeroed};
-
+use super::memory::Region;
+use super::layout::LINE;
 use super::simd::{LANES, Simd};
 use crate::error::{Error, Fault, Result};
 use crate::limits::{HEAD_DIM_MAX, KV_BLOCK_TOKENS_MAX};
@@ -31,7 +31,7 @@ pub struct KvPool {
     blocks: usize,
     /// Bytes of one head of one layer in one block: keys, values, scales.
     head_bytes: usize,
-    bytes: Vec<u64>,
+    bytes: Region,
 }
 
 /// Where a head's keys, values and their scales lie in a block.
@@ -88,29 +88,28 @@ impl KvPool {
                 format!("heads of {head_dim} values; expected a multiple of 8 up to {most}"),
             ));
         }
-        let mut pool = KvPool {
+        let padded = head_dim.next_multiple_of(LANES);
+        let scales = if kind == KvKind::Q8 { 2 * 4 * (padded / part(padded)) } else { 0 };
+        let values = (head_dim + padded) * kind.size();
+        let head_bytes = ((values + scales) * block_tokens).next_multiple_of(LINE);
+        let bytes = [kv_heads, layers, blocks]
+            .iter()
+            .try_fold(head_bytes, |bytes, &by| bytes.checked_mul(by))
+            .ok_or_else(|| Error::new(Fault::Memory, "a KV cache larger than memory can be"))?;
+        let bytes = Region::new(bytes).ok_or_else(|| {
+            let what = "bytes for the KV cache cannot be had; ask for fewer tokens";
+            Error::new(Fault::Memory, format!("{bytes} {what}"))
+        })?;
+        Ok(KvPool {
             kind,
             layers,
             heads: kv_heads,
             dim: head_dim,
             block_tokens,
             blocks,
-            head_bytes: 0,
-            bytes: Vec::new(),
-        };
-        let scales = if kind == KvKind::Q8 { 2 * 4 * pool.parts() } else { 0 };
-        let values = (head_dim + pool.padded_dim()) * kind.size();
-        pool.head_bytes = ((values + scales) * block_tokens).next_multiple_of(8);
-        let words = pool
-            .block_bytes()
-            .checked_mul(blocks)
-            .filter(|&bytes| isize::try_from(bytes).is_ok())
-            .map(|bytes| bytes / 8)
-            .ok_or_else(|| {
-                Error::new(Fault::Memory, "a KV cache larger than memory can be".to_owned())
-            })?;
-        pool.bytes = zeroed(words)?;
-        Ok(pool)
+            head_bytes,
+            bytes,
+        })
     }
 
     /// Tokens in a block.
@@ -148,9 +147,9 @@ impl KvPool {
     /// # Panics
     /// Where there is no such block.
     pub fn copy(&mut self, from: u32, to: u32) {
-        let words = self.block_bytes() / 8;
-        let (from, to) = (from as usize * words, to as usize * words);
-        self.bytes.copy_within(from..from + words, to);
+        let bytes = self.block_bytes();
+        let (from, to) = (from as usize * bytes, to as usize * bytes);
+        self.bytes.whole().copy_within(from..from + bytes, to);
     }
 
     /// Values of a head, filled up to whole vectors.
@@ -160,7 +159,7 @@ impl KvPool {
 
     /// Values that share a scale: whole vectors.
     pub(super) fn part(&self) -> usize {
-        if self.padded_dim().is_multiple_of(32) { 32 } else { LANES }
+        part(self.padded_dim())
     }
 
     /// Scales of a head.
@@ -177,7 +176,7 @@ impl KvPool {
         let block = block as usize;
         assert!(block < self.blocks && layer < self.layers && head < self.heads, "in the pool");
         let at = ((block * self.layers + layer) * self.heads + head) * self.head_bytes;
-        let keys = self.bytes.as_ptr().cast::<u8>().wrapping_add(at);
+        let keys = self.bytes.first().as_ptr().cast_const().wrapping_add(at);
         let values = keys.wrapping_add(self.dim * self.block_tokens * self.kind.size());
         let size = self.padded_dim() * self.block_tokens * self.kind.size();
         let key_scales = values.wrapping_add(size).cast::<f32>();
@@ -188,7 +187,7 @@ impl KvPool {
     /// The pool as something that the members of a team write in parts.
     pub(super) fn writable(&mut self) -> Writable {
         // What `head` gives is derived from this pointer's memory again, see `put`.
-        Writable { first: self.bytes.as_mut_ptr().cast() }
+        Writable { first: self.bytes.first().as_ptr() }
     }
 
     /// Stores a token's key and value of one head.
@@ -205,7 +204,7 @@ impl KvPool {
         key: &[f32],
         value: &[f32],
     ) {
-        let base = self.bytes.as_ptr().cast::<u8>();
+        let base = self.bytes.first().as_ptr().cast_const();
         let key_at = |d: usize| token / LANES * LANES * self.dim + d * LANES + token % LANES;
         // SAFETY: all offsets are inside the head's part of the block, as `head` lays it out; they
         // are taken from the pointer that may write.
@@ -254,6 +253,11 @@ impl KvPool {
     }
 }
 
+/// Values of a head of `padded` that share a scale: whole vectors.
+fn part(padded: usize) -> usize {
+    if padded.is_multiple_of(32) { 32 } else { LANES }
+}
+
 /// Sixteen 16-bit floats of up to sixteen values.
 #[inline(always)]
 unsafe fn halves<S: Simd>(values: &[f32]) -> [u16; LANES] {
@@ -287,25 +291,3 @@ pub struct Writable {
 unsafe impl Send for Writable {}
 // SAFETY: as above.
 unsafe impl Sync for Writable {}
-
-/// Zeros whose pages the system gives only once they are written.
-fn zeroed(words: usize) -> Result<Vec<u64>> {
-    if words == 0 {
-        return Ok(Vec::new());
-    }
-    let lacking = || {
-        let bytes = words.saturating_mul(8);
-        let message = format!("{bytes} bytes for the KV cache cannot be had; ask for fewer tokens");
-        Error::new(Fault::Memory, message)
-    };
-    let layout = Layout::array::<u64>(words).map_err(|_| lacking())?;
-    // SAFETY: the layout is not empty. What comes back has room for `words` zeros, which are valid
-    // numbers, and was made by the allocator that the vector frees it with, for the same layout.
-    unsafe {
-        let first = alloc_zeroed(layout).cast::<u64>();
-        if first.is_null() {
-            return Err(lacking());
-        }
-        Ok(Vec::from_raw_parts(first, words, words))
-    }
-}

@@ -5,12 +5,8 @@ use half::f16;
 
 use super::kind::Kind;
 use super::layout::{BLOCK, LINE, TILE_ROWS};
+use super::memory::{Arena, Line, Lines};
 use crate::error::{Error, Fault, Result};
-
-/// A line of memory, so that tiles begin where lines of the cache do.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; LINE]);
 
 /// A matrix of weights, `rows × columns`, ready to be multiplied.
 pub struct Matrix {
@@ -19,7 +15,7 @@ pub struct Matrix {
     columns: usize,
     head: usize,
     body: usize,
-    lines: Vec<Line>,
+    lines: Lines,
 }
 
 /// A matrix in the making: rows come in the file's form and order.
@@ -29,11 +25,11 @@ pub struct Packer {
 }
 
 impl Packer {
-    /// Begins a matrix of `rows × columns` weights of `kind`.
+    /// Begins a matrix of `rows × columns` weights of `kind`, to lie in `arena`.
     ///
     /// # Errors
     /// Columns that are no whole blocks, a matrix without weights, or one that memory has no room for.
-    pub fn new(kind: Kind, rows: usize, columns: usize) -> Result<Self> {
+    pub fn new(arena: &mut Arena, kind: Kind, rows: usize, columns: usize) -> Result<Self> {
         let wrong = |what: &str| {
             let shape = format!("a matrix of {rows} × {columns} weights of type {kind:?}");
             Error::new(Fault::Weights, format!("{shape} {what}"))
@@ -49,14 +45,12 @@ impl Packer {
         let (head, body) = (kind.head_bytes(columns), kind.body_bytes(columns));
         let tile = (head + body).div_ceil(LINE);
         let count = rows.div_ceil(TILE_ROWS).checked_mul(tile).ok_or_else(too_large)?;
-        let mut lines = Vec::new();
-        lines.try_reserve_exact(count).map_err(|_| {
+        let lines = arena.lines(count).ok_or_else(|| {
             let bytes = count.saturating_mul(LINE);
             let message =
                 format!("{bytes} bytes for weights cannot be had; choose a smaller model");
             Error::new(Fault::Memory, message)
         })?;
-        lines.resize(count, Line([0; LINE]));
         let matrix = Matrix { kind, rows, columns, head, body, lines };
         Ok(Packer { matrix, filled: 0 })
     }

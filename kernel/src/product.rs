@@ -1,12 +1,14 @@
 //! What the decoder calls: products of a step's rows with weights, norms, attention. Owns the team
 //! and all memory between the calls; a step allocates nothing once that has grown.
 
+use std::ops::Range;
 use std::sync::atomic::AtomicUsize;
 
 use super::attention::{Attention, Call, Part, Scratch};
 use super::layout::{BLOCK, TILE_ROWS};
 use super::matrix::Matrix;
-use super::rows::{Activation, Norm, gate, norm, quantize};
+use super::memory::Floats;
+use super::rows::{Activation, Norm, gate, load, norm, quantize, store};
 use super::simd::{Isa, Simd, Work};
 use super::team::{Member, Parts, Team};
 use super::tile::{ActBlock, GROUP, Operands, Products, TileFn, tile_fn};
@@ -42,7 +44,7 @@ pub struct Kernel {
     /// Rows as 8-bit numbers: groups of eight rows, each columns / 32 blocks.
     blocks: Vec<ActBlock>,
     /// Rows as floats, where they were normed.
-    normed: Vec<f32>,
+    normed: Floats,
     attention: Scratch,
 }
 
@@ -77,7 +79,7 @@ impl Kernel {
             team: Team::new(threads),
             isa,
             blocks: Vec::new(),
-            normed: Vec::new(),
+            normed: Floats::default(),
             attention: Scratch::default(),
         }
     }
@@ -128,10 +130,12 @@ impl Kernel {
             member.barrier();
             targets.share(member, |target, tile| {
                 multiply(&prepared, n, |operands, first| {
-                    let mut out = [[0.0; TILE_ROWS]; GROUP];
+                    let mut out = Products::ZERO;
                     // SAFETY: the tile and the group are within the matrix and the input.
                     unsafe { (target.tile)(&operands(target.matrix, tile), &mut out) };
-                    target.write(tile, first, n, &out);
+                    let rows = first..n.min(first + GROUP);
+                    // SAFETY: the instruction set is available.
+                    unsafe { isa.run(Write { target, tile, rows, out: &out, gated: None }) };
                 });
             });
         });
@@ -170,17 +174,17 @@ impl Kernel {
             member.barrier();
             for tile in member.share(gates.tiles()) {
                 multiply(&prepared, n, |operands, first| {
-                    let mut out = [[0.0; TILE_ROWS]; GROUP];
-                    let mut other = [[0.0; TILE_ROWS]; GROUP];
+                    let mut out = Products::ZERO;
+                    let mut other = Products::ZERO;
                     // SAFETY: the tile and the group are within both matrices and the input; the
                     // instruction set is available.
                     unsafe {
                         (target.tile)(&operands(gates, tile), &mut out);
                         up_tile(&operands(up, tile), &mut other);
-                        let rows = GROUP.min(n - first);
-                        isa.run(Gate { gate: &mut out, up: &other, rows, activation });
+                        let gated = Some((&other, activation));
+                        let rows = first..n.min(first + GROUP);
+                        isa.run(Write { target: &target, tile, rows, out: &out, gated });
                     }
-                    target.write(tile, first, n, &out);
                 });
             }
         });
@@ -239,7 +243,7 @@ impl Kernel {
             self.blocks.resize(blocks, ActBlock::ZERO);
         }
         if input.norm.is_some() && self.normed.len() < n * columns {
-            self.normed.resize(n * columns, 0.0);
+            self.normed.resize(n * columns);
         }
         let prepared = Prepared {
             n,
@@ -274,22 +278,38 @@ impl<'a> Targets<'a> {
     }
 }
 
-impl Target<'_> {
-    /// Writes what a tile gave for a group of rows.
-    fn write(&self, tile: usize, first: usize, n: usize, out: &Products) {
-        let rows = self.matrix.rows();
-        let lanes = TILE_ROWS.min(rows - tile * TILE_ROWS);
-        for (row, out) in (first..n).zip(out) {
-            let at = row * rows + tile * TILE_ROWS;
-            // SAFETY: a tile is one member's, and so are its columns of the result.
-            let y = unsafe { self.y.part(at..at + lanes) };
-            let bias = self.bias.map(|bias| &bias[tile * TILE_ROWS..][..lanes]);
-            for (lane, y) in y.iter_mut().enumerate() {
-                let mut value = out[lane];
-                if let Some(bias) = bias {
-                    value += bias[lane];
+/// Writes what a tile gave for a group of rows, after it has gated the other tile's.
+struct Write<'a> {
+    target: &'a Target<'a>,
+    tile: usize,
+    rows: Range<usize>,
+    out: &'a Products,
+    gated: Option<(&'a Products, Activation)>,
+}
+
+impl Work for Write<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Target { matrix, bias, y, add, .. } = self.target;
+        let (columns, at) = (matrix.rows(), self.tile * TILE_ROWS);
+        let lanes = TILE_ROWS.min(columns - at);
+        let bias = bias.map(|bias| &bias[at..at + lanes]);
+        for (nth, row) in self.rows.enumerate() {
+            // SAFETY: a tile is one member's, and so are its columns of the result; the instruction
+            // set is there.
+            unsafe {
+                let y = y.part(row * columns + at..row * columns + at + lanes);
+                let mut value = S::load(self.out.0[nth].as_ptr());
+                if let Some((up, activation)) = self.gated {
+                    value = gate::<S>(value, S::load(up.0[nth].as_ptr()), activation);
                 }
-                *y = if self.add { *y + value } else { value };
+                if let Some(bias) = bias {
+                    value = S::add(value, load::<S>(bias, 0));
+                }
+                if *add {
+                    value = S::add(load::<S>(y, 0), value);
+                }
+                store::<S>(y, 0, value);
             }
         }
     }
@@ -359,27 +379,12 @@ impl Work for Prepare<'_, '_> {
     }
 }
 
-struct Gate<'a> {
-    gate: &'a mut Products,
-    up: &'a Products,
-    rows: usize,
-    activation: Activation,
-}
-
-impl Work for Gate<'_> {
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        // SAFETY: the instruction set is there.
-        unsafe { gate::<S>(self.gate, self.up, self.rows, self.activation) }
-    }
-}
-
 struct NormRows<'a> {
     x: &'a [f32],
     norm: Norm<'a>,
     y: Parts<f32>,
     add: bool,
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
 }
 
 impl Work for NormRows<'_> {

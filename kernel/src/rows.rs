@@ -3,7 +3,7 @@
 
 use super::layout::BLOCK;
 use super::simd::{LANES, Simd};
-use super::tile::{ActBlock, GROUP, Products};
+use super::tile::{ActBlock, GROUP};
 
 /// Which function gates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +46,11 @@ pub struct Rope<'a> {
 }
 
 /// Sixteen values from `at`, zeros after the end.
+///
+/// # Safety
+/// The instruction set is there.
 #[inline(always)]
-unsafe fn load<S: Simd>(from: &[f32], at: usize) -> S::F {
+pub unsafe fn load<S: Simd>(from: &[f32], at: usize) -> S::F {
     // SAFETY: sixteen values are there, or a copy of what is there with zeros behind.
     unsafe {
         if from.len() - at >= LANES {
@@ -59,8 +62,12 @@ unsafe fn load<S: Simd>(from: &[f32], at: usize) -> S::F {
     }
 }
 
+/// Sixteen values to `at`, or as many as there is room for.
+///
+/// # Safety
+/// The instruction set is there.
 #[inline(always)]
-unsafe fn store<S: Simd>(to: &mut [f32], at: usize, value: S::F) {
+pub unsafe fn store<S: Simd>(to: &mut [f32], at: usize, value: S::F) {
     // SAFETY: sixteen values have room, or they go through a copy that has.
     unsafe {
         if to.len() - at >= LANES {
@@ -181,33 +188,24 @@ pub unsafe fn exp<S: Simd>(x: S::F) -> S::F {
     }
 }
 
-/// `gate = activation(gate) · up` for `rows` rows of a tile.
+/// `activation(gate) · up`.
 ///
 /// # Safety
 /// The instruction set is there.
 #[inline(always)]
-pub unsafe fn gate<S: Simd>(
-    gate: &mut Products,
-    up: &Products,
-    rows: usize,
-    activation: Activation,
-) {
-    for (gate, up) in gate.iter_mut().zip(up).take(rows) {
-        // SAFETY: the caller's promise; a row of a tile has 16 values.
-        unsafe {
-            let x = S::load(gate.as_ptr());
-            let bent = match activation {
-                Activation::Silu => x,
-                Activation::GeluTanh => {
-                    // 0.5 · (1 + tanh u) is sigmoid(2u), u = sqrt(2/π) · (x + 0.044715 x³).
-                    let cube = S::mul(S::mul(x, x), S::mul(x, S::splat(0.044_715)));
-                    S::mul(S::add(x, cube), S::splat(1.595_769))
-                }
-            };
-            let e = exp::<S>(S::sub(S::splat(0.0), bent));
-            let gated = S::div(x, S::add(S::splat(1.0), e));
-            S::store(gate.as_mut_ptr(), S::mul(gated, S::load(up.as_ptr())));
-        }
+pub unsafe fn gate<S: Simd>(x: S::F, up: S::F, activation: Activation) -> S::F {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let bent = match activation {
+            Activation::Silu => x,
+            Activation::GeluTanh => {
+                // 0.5 · (1 + tanh u) is sigmoid(2u), u = sqrt(2/π) · (x + 0.044715 x³).
+                let cube = S::mul(S::mul(x, x), S::mul(x, S::splat(0.044_715)));
+                S::mul(S::add(x, cube), S::splat(1.595_769))
+            }
+        };
+        let e = exp::<S>(S::sub(S::splat(0.0), bent));
+        S::mul(S::div(x, S::add(S::splat(1.0), e)), up)
     }
 }
 

@@ -34,7 +34,14 @@ impl ActBlock {
 }
 
 /// What a tile gives: 16 values for each row of activations.
-pub type Products = [[f32; TILE_ROWS]; GROUP];
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub struct Products(pub [[f32; TILE_ROWS]; GROUP]);
+
+impl Products {
+    /// All zero.
+    pub const ZERO: Products = Products([[0.0; TILE_ROWS]; GROUP]);
+}
 
 /// A tile and what it is multiplied with.
 pub struct Operands {
@@ -217,7 +224,7 @@ unsafe fn floats<S: Simd, F: Format, const N: usize>(
                 sums[I] = S::fma(weights, S::splat(*x.add(I * of.columns + column)), sums[I]);
             });
         }
-        unrolled!(I in N => { S::store(out[row + I].as_mut_ptr(), sums[I]); });
+        unrolled!(I in N => { S::store(out.0[row + I].as_mut_ptr(), sums[I]); });
     }
 }
 
@@ -259,7 +266,7 @@ unsafe fn codes<S: Simd, F: Format, const N: usize>(of: &Operands, row: usize, o
                 scaled::<S, F, N>(&mut sums, &dots, of.head, acts, (at, 0), row);
             }
         }
-        unrolled!(I in N => { S::store(out[row + I].as_mut_ptr(), sums[I]); });
+        unrolled!(I in N => { S::store(out.0[row + I].as_mut_ptr(), sums[I]); });
     }
 }
 
