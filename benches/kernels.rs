@@ -7,8 +7,8 @@
 use std::time::{Duration, Instant};
 
 use rbees_kernel::{
-    Activation, Arena, Attention, Floats, Input, Kernel, Kind, KvKind, KvPool, Matrix, Norm, Packer, Product,
-    Rope, RopeStyle, Span,
+    Activation, Arena, Attention, Floats, Input, Kernel, Kind, KvKind, KvPool, Matrix, Norm,
+    Packer, Product, Rope, RopeStyle, Span,
 };
 
 const LAYERS: usize = 30;
@@ -53,7 +53,10 @@ fn main() {
     let (mut random, mut arena) = (Random(7), Arena::default());
     let layers: Vec<Layer> = (0..LAYERS).map(|_| layer(&mut arena, kind, &mut random)).collect();
     let head = matrix(&mut arena, Kind::Q8_0, VOCABULARY, WIDTH, &mut random);
-    println!("{kind:?}, {threads} threads, {}; ms for {LAYERS} layers, shortest calls", kernel.instruction_set());
+    println!(
+        "{kind:?}, {threads} threads, {}; ms for {LAYERS} layers, shortest calls",
+        kernel.instruction_set()
+    );
     println!("| step | q, k, v | attention | out | gate, up | down | head | sum | GMAC/s | GB/s |");
     println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
     let wanted = words.get(2).map_or("", String::as_str);
@@ -61,7 +64,8 @@ fn main() {
         let times = step(&mut kernel, &layers, &head, (sequences, rows, depth));
         let ms: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
         let products = ms[0] + ms[2] + ms[3] + ms[4];
-        let per_row = (WIDTH * WIDTH * 2 + WIDTH * KV_HEADS * DIM * 2 + 3 * WIDTH * FORWARD) * LAYERS;
+        let per_row =
+            (WIDTH * WIDTH * 2 + WIDTH * KV_HEADS * DIM * 2 + 3 * WIDTH * FORWARD) * LAYERS;
         let bytes: u64 = layers.iter().map(Layer::bytes).sum();
         let cells: Vec<String> = ms.iter().map(|ms| format!("{ms:.2}")).collect();
         println!(
@@ -76,8 +80,19 @@ fn main() {
 
 fn kind(name: &str) -> Kind {
     let all = [
-        Kind::F32, Kind::F16, Kind::BF16, Kind::Q4_0, Kind::Q4_1, Kind::Q5_0, Kind::Q5_1,
-        Kind::Q8_0, Kind::Q2_K, Kind::Q3_K, Kind::Q4_K, Kind::Q5_K, Kind::Q6_K,
+        Kind::F32,
+        Kind::F16,
+        Kind::BF16,
+        Kind::Q4_0,
+        Kind::Q4_1,
+        Kind::Q5_0,
+        Kind::Q5_1,
+        Kind::Q8_0,
+        Kind::Q2_K,
+        Kind::Q3_K,
+        Kind::Q4_K,
+        Kind::Q5_K,
+        Kind::Q6_K,
     ];
     let found = all.into_iter().find(|kind| format!("{kind:?}") == name);
     found.unwrap_or_else(|| panic!("{name} is none of {all:?}"))
@@ -110,8 +125,9 @@ fn step(
 ) -> [Duration; 6] {
     let n = sequences * rows;
     let blocks = (depth + rows).div_ceil(BLOCK_TOKENS);
-    let mut pool = KvPool::new(KvKind::F16, LAYERS, KV_HEADS, DIM, BLOCK_TOKENS, blocks * sequences)
-        .expect("memory for keys and values");
+    let mut pool =
+        KvPool::new(KvKind::F16, LAYERS, KV_HEADS, DIM, BLOCK_TOKENS, blocks * sequences)
+            .expect("memory for keys and values");
     let lists: Vec<Vec<u32>> = (0..sequences)
         .map(|at| (at * blocks..(at + 1) * blocks).map(|block| block as u32).collect())
         .collect();
@@ -162,7 +178,13 @@ fn step(
             kernel.products(Input { x: &y, norm: None }, &mut [out]);
             keep(2, at, began);
             let began = Instant::now();
-            kernel.gated(Input { x: &x, norm }, &layer.gate, &layer.up, Activation::Silu, &mut gated);
+            kernel.gated(
+                Input { x: &x, norm },
+                &layer.gate,
+                &layer.up,
+                Activation::Silu,
+                &mut gated,
+            );
             keep(3, at, began);
             let began = Instant::now();
             let down = Product { matrix: &layer.down, bias: None, y: &mut stream, add: true };
@@ -188,7 +210,13 @@ fn rows_of(length: usize, value: f32) -> Floats {
 }
 
 /// Blocks of random codes with small scales.
-fn matrix(arena: &mut Arena, kind: Kind, rows: usize, columns: usize, random: &mut Random) -> Matrix {
+fn matrix(
+    arena: &mut Arena,
+    kind: Kind,
+    rows: usize,
+    columns: usize,
+    random: &mut Random,
+) -> Matrix {
     let mut packer = Packer::new(arena, kind, rows, columns).expect("memory for weights");
     let mut bytes = vec![0_u8; kind.row_bytes(columns)];
     for _ in 0..rows {

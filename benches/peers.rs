@@ -14,7 +14,7 @@ use candle_core::quantized::gguf_file::Content;
 use candle_core::{Device, Tensor};
 use candle_transformers::models::quantized_llama::ModelWeights;
 use rbees_workerd::engine::{self, Budget, Chunk, Decoder, Logits};
-use rbees_workerd::limits::PREFILL_CHUNK_TOKENS;
+use rbees_workerd::limits::PREFILL_CHUNK_TOKENS_MAX;
 use rbees_workerd::narration::{Narrator, Nowhere};
 
 /// Tokens that one measurement of decoding makes.
@@ -71,12 +71,12 @@ struct Sequence {
     length: usize,
 }
 
-/// Gives all sequences `tokens` more tokens each, in chunks as the scheduler cuts them.
+/// Gives all sequences `tokens` more tokens each, in chunks as long as the scheduler cuts at most.
 fn advance(decoder: &mut dyn Decoder, sequences: &mut [Sequence], tokens: usize, logits: bool) {
     let mut out = Logits::default();
     let mut left = tokens;
     while left > 0 {
-        let count = left.min(PREFILL_CHUNK_TOKENS);
+        let count = left.min(PREFILL_CHUNK_TOKENS_MAX);
         left -= count;
         let fed: Vec<Vec<u32>> = sequences
             .iter()

@@ -319,8 +319,16 @@ pub const SLOTS_MAX: usize = 256;
 pub const KV_MIB: u64 = 512;
 /// Most such memory that a configuration can ask for, MiB.
 pub const KV_MIB_MAX: u64 = 1024 * 1024;
-/// Tokens of a prompt computed between two looks at the queue and at cancellations.
+/// Tokens of prompts that one step computes, as long as it is not known how fast that is.
 pub const PREFILL_CHUNK_TOKENS: usize = 32;
+/// Fewest that it computes however slow the machine is.
+pub const PREFILL_CHUNK_TOKENS_MIN: usize = 16;
+/// Most that it computes however fast the machine is.
+pub const PREFILL_CHUNK_TOKENS_MAX: usize = 512;
+/// Time that a step with prompts may take while nobody decodes, ms: newcomers and cancellations wait.
+pub const PREFILL_ALONE_MS: u64 = 80;
+/// Time that it may take while others decode, ms: their next token waits.
+pub const PREFILL_BESIDE_MS: u64 = 15;
 
 /// Shortest time between two progress narrations of one prompt, ms.
 pub const PREFILL_PROGRESS_MS_MIN: u64 = 500;
@@ -393,7 +401,9 @@ const _: () = {
     assert!(VIOLATIONS_MAX <= VIOLATIONS_SHOWN_MAX);
     assert!(BODY_BYTES_MAX >= PROMPT_CHARS_MAX * 12);
     assert!(FILTER_RETURN_BYTES_MAX >= FACT_CHARS_MAX * VIOLATIONS_MAX * 4);
-    assert!(STOP_CHARS_MAX <= PROMPT_CHARS_MAX && PREFILL_CHUNK_TOKENS > 0);
+    assert!(STOP_CHARS_MAX <= PROMPT_CHARS_MAX && PREFILL_CHUNK_TOKENS_MIN > 0);
+    assert!(PREFILL_CHUNK_TOKENS_MIN <= PREFILL_CHUNK_TOKENS);
+    assert!(PREFILL_CHUNK_TOKENS <= PREFILL_CHUNK_TOKENS_MAX);
     assert!(GGUF_STRING_BYTES_MAX <= GGUF_HEADER_BYTES_MAX);
     assert!(TEMPLATE_OUTPUT_BYTES_MAX >= PROMPT_CHARS_MAX * 4);
 };

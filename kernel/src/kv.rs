@@ -1,8 +1,8 @@
 //! The memory of keys and values: a pool of blocks of a fixed number of tokens. Who holds which block
 //! is the scheduler's affair; here they are only stored and copied.
 
-use super::memory::Region;
 use super::layout::LINE;
+use super::memory::Region;
 use super::simd::{LANES, Simd};
 use crate::error::{Error, Fault, Result};
 use crate::limits::{HEAD_DIM_MAX, KV_BLOCK_TOKENS_MAX};

@@ -33,7 +33,8 @@ unsafe impl Sync for Region {}
 impl Region {
     /// `bytes` zeros; `None` where they can't be had.
     pub fn new(bytes: usize) -> Option<Self> {
-        let room = bytes.checked_add(LARGE_PAGE_BYTES).filter(|&room| isize::try_from(room).is_ok())?;
+        let room =
+            bytes.checked_add(LARGE_PAGE_BYTES).filter(|&room| isize::try_from(room).is_ok())?;
         let mapped = map(room)?;
         let skipped = mapped.as_ptr().align_offset(LARGE_PAGE_BYTES);
         // SAFETY: at most a large page is skipped, and `room` has one more than is asked for.
@@ -58,7 +59,8 @@ impl Region {
 fn map(bytes: usize) -> Option<NonNull<u8>> {
     // SAFETY: a new mapping of nothing touches nobody's memory.
     let first = unsafe {
-        let (rights, what) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANON);
+        let (rights, what) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANON);
         libc::mmap(std::ptr::null_mut(), bytes, rights, what, -1, 0)
     };
     if first == libc::MAP_FAILED { None } else { NonNull::new(first.cast()) }

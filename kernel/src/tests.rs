@@ -51,7 +51,7 @@ fn random_rows(kind: Kind, rows: usize, columns: usize, random: &mut ChaCha8Rng)
 }
 
 fn packed(kind: Kind, rows: usize, columns: usize, bytes: &[u8]) -> Matrix {
-    let mut packer = Packer::new(kind, rows, columns).unwrap();
+    let mut packer = Packer::new(&mut Arena::default(), kind, rows, columns).unwrap();
     // In two slabs, to see that they follow each other.
     let cut = rows / 2 * kind.row_bytes(columns);
     packer.push(&bytes[..cut]).unwrap();
@@ -342,10 +342,16 @@ fn gates_bend_as_their_functions_do() {
 
 #[test]
 fn a_wrong_number_of_bytes_is_refused() {
-    assert!(Packer::new(Kind::Q4_K, 4, 576).is_err(), "576 is no whole block");
-    assert!(Packer::new(Kind::Q4_1, 0, 32).is_err(), "no rows");
-    assert!(Packer::new(Kind::F32, usize::MAX / 2, 64).is_err(), "more than memory can be");
-    let mut packer = Packer::new(Kind::Q4_1, 2, 32).unwrap();
+    assert!(
+        Packer::new(&mut Arena::default(), Kind::Q4_K, 4, 576).is_err(),
+        "576 is no whole block"
+    );
+    assert!(Packer::new(&mut Arena::default(), Kind::Q4_1, 0, 32).is_err(), "no rows");
+    assert!(
+        Packer::new(&mut Arena::default(), Kind::F32, usize::MAX / 2, 64).is_err(),
+        "more than memory can be"
+    );
+    let mut packer = Packer::new(&mut Arena::default(), Kind::Q4_1, 2, 32).unwrap();
     assert!(packer.push(&[0; 19]).is_err());
     packer.push(&[0; 20]).unwrap();
     assert!(packer.push(&[0; 40]).is_err(), "one row too many");

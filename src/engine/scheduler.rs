@@ -2,6 +2,7 @@
 //! it ends; prompts are computed in pieces beside the tokens of others, each in its turn. Never waits
 //! for a client, a filter or a sink.
 
+mod pace;
 mod pulse;
 mod sequence;
 
@@ -11,14 +12,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::Instant;
 
+use self::pace::Pace;
 use self::sequence::{Outcome, Sequence, cancelled, waited};
 use super::Language;
 use super::decoder::{Chunk, Decoder, Logits};
 use super::kv::{Begin, Blocks};
 use crate::error::{Error, Kind, Result};
 use crate::job::{Job, Queue};
-use crate::limits::PREFILL_CHUNK_TOKENS;
 use crate::narration::facts::{CancelledBy, RequestQueued};
 use crate::narration::{Fact, fact};
 
@@ -29,6 +31,8 @@ pub struct Serving {
     pub slots: usize,
     /// Whether the blocks of finished sequences are kept for prompts that begin alike.
     pub prefix_cache: bool,
+    /// Most tokens of prompts in one step.
+    pub prefill_tokens_max: usize,
 }
 
 /// Starts the thread, which serves `queue` until it is closed and empty.
@@ -55,6 +59,7 @@ pub fn spawn(
         running: Vec::with_capacity(slots),
         logits: Logits::default(),
         turns: 0,
+        pace: Pace::new(serving.prefill_tokens_max),
     };
     thread::Builder::new()
         .name("engine".into())
@@ -74,6 +79,7 @@ struct Engine {
     logits: Logits,
     /// Pieces of prompts computed so far; says whose turn it is.
     turns: u64,
+    pace: Pace,
 }
 
 /// What a step computes of one sequence.
@@ -165,15 +171,20 @@ impl Engine {
         self.leave();
     }
 
-    /// One step: a token for each sequence that decodes, and pieces of prompts, of
-    /// [`PREFILL_CHUNK_TOKENS`] together.
+    /// One step: a token for each sequence that decodes, and pieces of prompts, as many tokens
+    /// together as the pace allows.
     fn step(&mut self) {
         let parts = self.plan();
         if parts.is_empty() {
             return;
         }
+        let began = Instant::now();
         match self.compute(&parts) {
-            Ok(()) => self.take_in(&parts),
+            Ok(()) => {
+                let prompts = parts.iter().map(|part| part.tokens).filter(|tokens| *tokens > 1);
+                self.pace.took(prompts.sum(), began.elapsed());
+                self.take_in(&parts);
+            }
             // Which of them made the step fail is found out one by one: the others go on.
             Err(_) if parts.len() > 1 => {
                 for part in parts {
@@ -194,9 +205,10 @@ impl Engine {
             (0..self.running.len()).filter(|at| !decoding(&self.running[*at])).collect();
         prompts.sort_by_key(|at| self.running[*at].turn);
         let tokens = (0..self.running.len()).filter(|at| decoding(&self.running[*at]));
-        let (mut parts, mut budget) =
-            (Vec::with_capacity(self.running.len()), PREFILL_CHUNK_TOKENS);
-        for at in tokens.chain(prompts).collect::<Vec<usize>>() {
+        let tokens: Vec<usize> = tokens.collect();
+        let mut budget = self.pace.tokens(!tokens.is_empty());
+        let mut parts = Vec::with_capacity(self.running.len());
+        for at in tokens.into_iter().chain(prompts) {
             let sequence = &mut self.running[at];
             let left = sequence.left();
             let take = if left == 1 { 1 } else { left.min(budget) };

@@ -24,7 +24,9 @@ use crate::filter::compile::Compiler;
 use crate::filter::{Chains, Host, watch};
 use crate::http::{self, Access, App, Life, Model};
 use crate::job::{Queue, Registry};
-use crate::limits::{LAST_STEP_MS, METRICS_TIDY_MS, OTLP_FLUSH_MS, STDOUT_FLUSH_MS};
+use crate::limits::{
+    LAST_STEP_MS, METRICS_TIDY_MS, OTLP_FLUSH_MS, PREFILL_CHUNK_TOKENS_MAX, STDOUT_FLUSH_MS,
+};
 use crate::measure::otlp::{self, Collector, Push};
 use crate::measure::{self, Exporter};
 use crate::narration::facts::{
@@ -215,7 +217,11 @@ async fn start_work(config: &Config, app: &Arc<App>) -> Result<std::convert::Inf
     })?;
     let jobs = Arc::clone(&app.jobs);
     let slots = config.budget.sequences.min(decoder.sequences()).max(1);
-    let serving = Serving { slots, prefix_cache: config.prefix_cache };
+    let serving = Serving {
+        slots,
+        prefix_cache: config.prefix_cache,
+        prefill_tokens_max: PREFILL_CHUNK_TOKENS_MAX,
+    };
     otlp::serves(&profile.name, app.life.address);
     scheduler::spawn(
         decoder,

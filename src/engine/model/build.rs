@@ -7,7 +7,7 @@ use super::weights::{Weights, finite};
 use crate::engine::gguf::{TensorInfo, shown};
 use crate::error::{Error, Kind, Result};
 use crate::limits::LOAD_SLAB_BYTES;
-use rbees_kernel::{Kind as Packing, Matrix, Packer};
+use rbees_kernel::{Arena, Kind as Packing, Matrix, Packer};
 
 /// A matrix and what is added to the product with it.
 pub(super) struct Linear {
@@ -51,6 +51,7 @@ pub(super) struct Builder<'a> {
     progress: &'a mut dyn FnMut(u64),
     done: u64,
     slab: Vec<u8>,
+    arena: Arena,
     used: Vec<String>,
 }
 
@@ -61,7 +62,8 @@ impl<'a> Builder<'a> {
         spec: &'a Spec,
         progress: &'a mut dyn FnMut(u64),
     ) -> Builder<'a> {
-        Builder { weights, names, spec, progress, done: 0, slab: Vec::new(), used: Vec::new() }
+        let (slab, arena, used) = (Vec::new(), Arena::default(), Vec::new());
+        Builder { weights, names, spec, progress, done: 0, slab, arena, used }
     }
 
     /// All weights that the description asks for.
@@ -199,7 +201,7 @@ impl<'a> Builder<'a> {
         rows: usize,
         columns: usize,
     ) -> Result<Matrix> {
-        let mut packer = Packer::new(kind, rows, columns)?;
+        let mut packer = Packer::new(&mut self.arena, kind, rows, columns)?;
         let row_bytes = kind.row_bytes(columns) as u64;
         let slab = (LOAD_SLAB_BYTES / row_bytes).max(1);
         let (mut row, end) = (first as u64, (first + rows) as u64);

@@ -9,7 +9,7 @@ use crate::engine::decoder::{Budget, Chunk, Decoder, Logits};
 use crate::error::{Error, Kind, Result};
 use crate::limits::KV_BLOCK_TOKENS;
 use rbees_kernel::{
-    Activation as Gate, Attention, Input, Kernel, KvKind, KvPool, Matrix, Norm, Product,
+    Activation as Gate, Attention, Floats, Input, Kernel, KvKind, KvPool, Matrix, Norm, Product,
     Rope as Angles, RopeStyle, Span, soft_cap,
 };
 
@@ -30,14 +30,14 @@ pub struct Transformer {
 #[derive(Default)]
 struct Buffers {
     /// The stream between the layers.
-    x: Vec<f32>,
+    x: Floats,
     /// What attention or feed-forward gives back, where it is normed before it is added.
-    y: Vec<f32>,
-    query: Vec<f32>,
-    key: Vec<f32>,
-    value: Vec<f32>,
-    attended: Vec<f32>,
-    gated: Vec<f32>,
+    y: Floats,
+    query: Floats,
+    key: Floats,
+    value: Floats,
+    attended: Floats,
+    gated: Floats,
     /// Cosines and sines of each rotation.
     turns: Vec<(Vec<f32>, Vec<f32>)>,
 }
@@ -295,7 +295,7 @@ impl Buffers {
             (&mut self.attended, spec.query_width()),
             (&mut self.gated, spec.feed_forward),
         ] {
-            buffer.resize(rows * width, 0.0);
+            buffer.resize(rows * width);
         }
     }
 }

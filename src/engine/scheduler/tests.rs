@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use self::toy::{Asked, House, Toy, text};
 use super::*;
+use crate::limits::PREFILL_CHUNK_TOKENS;
 
 /// Some prompts that begin alike, of different lengths, and how each is to be continued.
 fn requests(seed: u64, count: usize) -> Vec<Asked> {

@@ -3,7 +3,7 @@
 
 use super::build::{Linear, Parts};
 use super::*;
-use rbees_kernel::{Kind as Packing, Matrix, Packer};
+use rbees_kernel::{Arena, Kind as Packing, Matrix, Packer};
 
 /// Tokens that are looked at.
 const TOKENS: usize = 512;
@@ -19,7 +19,8 @@ fn default_model() -> Model {
 /// The matrix of the numbers that this one's blocks stand for.
 fn in_full(matrix: &Matrix) -> Matrix {
     let (rows, columns) = (matrix.rows(), matrix.columns());
-    let mut packer = Packer::new(Packing::F32, rows, columns).expect("a matrix");
+    let mut packer =
+        Packer::new(&mut Arena::default(), Packing::F32, rows, columns).expect("a matrix");
     let mut row = vec![0.0; columns];
     for at in 0..rows {
         matrix.row(at, &mut row);

@@ -12,6 +12,7 @@ use crate::engine::gguf::tests::{Scratch, support};
 use crate::engine::tokenizer::Tokenizer;
 use crate::filter::{Chains, Host};
 use crate::job::{Cancel, Grammar, Sampling, Wish};
+use crate::limits::PREFILL_CHUNK_TOKENS;
 use crate::narration::{Narrator, Scope};
 
 /// A token that makes its step fail, and one that makes it panic.
@@ -219,7 +220,8 @@ impl House {
         let tokenizer = Tokenizer::from_gguf(&file.read().expect("a sound file"));
         let language = Arc::new(Language::new(tokenizer.expect("a known tokenizer"), None));
         let (queue, pulse) = (Arc::new(Queue::new(1_000)), Arc::new(Pulse::default()));
-        let serving = Serving { slots, prefix_cache };
+        let prefill_tokens_max = PREFILL_CHUNK_TOKENS;
+        let serving = Serving { slots, prefix_cache, prefill_tokens_max };
         let (queue_too, pulse_too) = (Arc::clone(&queue), Arc::clone(&pulse));
         spawn(Box::new(toy), Arc::clone(&language), serving, queue_too, pulse_too, |_| {})
             .expect("a thread");
