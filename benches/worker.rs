@@ -1,6 +1,6 @@
 //! What a token and a narration cost: the model's bare loop against the same tokens through
-//! `POST /execute` with narration on, in turns, and one event through the default chain. Asserts
-//! nothing; prints medians.
+//! `POST /execute` with narration on, in turns; one event natively, through one filter and through the
+//! default chain; a reload. Asserts nothing; prints medians.
 
 #![allow(clippy::print_stdout, missing_docs)] // printing is its purpose
 
@@ -9,17 +9,24 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rbees_workerd::engine::{self, Budget, Chunk, Logits};
-use rbees_workerd::filter::{Chains, Host, Instances};
-use rbees_workerd::narration::{Fact, Narrator, Nowhere, Scope};
+use rbees_workerd::filter::compile::Compiler;
+use rbees_workerd::filter::component::{Component, Instance};
+use rbees_workerd::filter::{Chains, Host, Instances, builtin};
+use rbees_workerd::limits::COMPONENTS_RECENT_MAX;
+use rbees_workerd::narration::{Context, Fact, Narration, Narrator, Nowhere, Scope, Told};
+
+#[path = "../tests/support/guests.rs"]
+mod guests;
 
 const MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
 const TOKENS: usize = 24;
 const PAIRS: usize = 5;
 const BUDGET: Budget = Budget { sequences: 1, kv_bytes: 1 << 29 };
 const EVENTS: usize = 20_000;
+const STARTS: usize = 500;
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -28,7 +35,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn main() {
     let narrator = Narrator::new("bench".into(), Arc::new(Nowhere));
-    chain(&narrator);
+    filters(&narrator);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(MODEL);
     let (device, _) = engine::device::cpu();
     let mut loaded =
@@ -111,34 +118,102 @@ fn execute(address: &str) -> f64 {
     (moments.len() - 1) as f64 / last.duration_since(first).as_secs_f64()
 }
 
-/// One event of a request through the default chain, in µs.
-fn chain(narrator: &Narrator) {
-    let chains = Chains::new(Arc::new(Host::new().expect("wasm runs")), None);
+/// What an event of a request costs, in µs: natively, through one filter, through the default chain.
+fn filters(narrator: &Narrator) {
+    let told = typical(narrator);
+    let native = timed(EVENTS, || natively(&told.context, &told.narration));
+    let host = Arc::new(Host::new().expect("wasm runs"));
+    let _timed = host.awake();
+    let (cached, one) = (cached_reload(narrator), one_filter(&host, &told));
+    let chains = Chains::new(host, None);
     chains.reload(narrator).expect("the default chain is sound");
-    let _timed = chains.host().awake();
     let chain = chains.current();
+    let narrate = |instances: &mut Instances| {
+        chain.narrate(instances, &told.context, told.narration.clone(), &mut |_| {})
+    };
+    let mut instances = Instances::default();
+    let all = timed(EVENTS, || narrate(&mut instances));
+    let fresh = timed(STARTS, || narrate(&mut Instances::default()));
+    println!("native closure       {native:8.2} µs an event (the work of one filter)");
+    println!("one filter           {one:8.2} µs an event (context and all texts carried over)");
+    println!("default chain        {all:8.2} µs an event (storyteller, redact)");
+    println!("with fresh instances {fresh:8.2} µs the first event of a job");
+    println!("reload               {cached:8.2} µs of a cached component, without the file event");
+}
+
+/// Half of so many runs of `work` are within this, µs.
+fn timed<T>(runs: usize, mut work: impl FnMut() -> T) -> f64 {
+    let mut times = Vec::with_capacity(runs);
+    for _ in 0..runs {
+        let began = Instant::now();
+        let result = work();
+        times.push(began.elapsed().as_secs_f64() * 1e6);
+        drop(result);
+    }
+    median(times)
+}
+
+/// The end of a request, with all its texts.
+fn typical(narrator: &Narrator) -> Told {
     let scope = Scope {
         job_id: Some("01a20832-ff63-774e-bfb5-32dae7b11823".into()),
         correlation_id: Some("01a20832-ff60-7185-9962-e9d027aaf233".into()),
         trace_id: None,
     };
     let completed = Fact::samples().into_iter().find(|fact| fact.kind() == "inference-completed");
-    let completed = completed.expect("the vocabulary has it");
-    let mut instances = Instances::default();
-    let mut times = Vec::with_capacity(EVENTS);
-    for _ in 0..EVENTS {
-        let told = narrator.telling(completed.clone(), &scope).stamp();
+    narrator.telling(completed.expect("the vocabulary has it"), &scope).stamp()
+}
+
+/// What the guest `carry` does.
+fn natively(context: &Context, narration: &Narration) -> Narration {
+    let mut narration = narration.clone();
+    narration.human = [&context.actor, " is done with ", &narration.target, "."].concat();
+    narration
+}
+
+/// One call of the guest `carry`, on a narration that has its words.
+fn one_filter(host: &Host, told: &Told) -> f64 {
+    let file = guests::guest("carry", "wasm32-unknown-unknown");
+    let bytes = std::fs::read(file).expect("it was built");
+    let component = Component::load(host, &bytes, 32).expect("it is sound");
+    let start = Instance::start(host, &component, &"carry".into(), 32, "{}");
+    let (mut instance, limit) = (start.expect("it starts"), Duration::from_millis(10));
+    let mut narration = told.narration.clone();
+    (narration.human, narration.cute, narration.story) =
+        (WORDS[0].into(), Some(WORDS[1].into()), Some(WORDS[2].into()));
+    timed(EVENTS, || instance.narrate(&told.context, &narration, limit).expect("it narrates"))
+}
+
+/// What the storyteller says of it.
+const WORDS: [&str; 3] = [
+    "Generated 42 tokens in 13 ms (12.5 tokens/s), first after 13 ms; the token limit was reached.",
+    "The jar is full to its rim: 42 drops of honey, poured at 12.5 a second and sealed with beeswax 🍯",
+    "\"That was number 42, the last one,\" says candle-backend. \"I see it safely to the door,\" answers \
+     http-server.",
+];
+
+/// From a changed file to the chain in service, where the compiled code is on disk and not in memory.
+fn cached_reload(narrator: &Narrator) -> f64 {
+    let folder = std::env::temp_dir().join(format!("rbees-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a temporary folder");
+    let host =
+        Host::new().expect("wasm runs").compiling(Compiler::Here, Some(&folder.join("kept")));
+    let chains = Chains::new(Arc::new(host), Some(folder.clone()));
+    let storyteller = builtin::component("storyteller").expect("it is built in");
+    // More files than are kept in memory; they differ in a section without meaning.
+    let mut round = 0..;
+    let mut reload = || {
+        let n = round.next().unwrap_or_default() % (2 * COMPONENTS_RECENT_MAX as u8);
+        let bytes = [storyteller, &[0, 3, 1, b'n', n]].concat();
+        std::fs::write(folder.join("deployed.wasm"), bytes).expect("a temporary file");
         let began = Instant::now();
-        chain.narrate(&mut instances, &told.context, told.narration, &mut |_| {});
-        times.push(began.elapsed().as_secs_f64() * 1e6);
+        chains.reload(narrator).expect("it is sound");
+        began.elapsed().as_secs_f64() * 1e6
+    };
+    for _ in 0..2 * COMPONENTS_RECENT_MAX {
+        reload();
     }
-    let mut fresh = Vec::with_capacity(500);
-    for _ in 0..500 {
-        let told = narrator.telling(completed.clone(), &scope).stamp();
-        let began = Instant::now();
-        chain.narrate(&mut Instances::default(), &told.context, told.narration, &mut |_| {});
-        fresh.push(began.elapsed().as_secs_f64() * 1e6);
-    }
-    println!("default chain        {:8.2} µs an event (storyteller, redact)", median(times));
-    println!("with fresh instances {:8.2} µs the first event of a job", median(fresh));
+    let times = (0..STARTS).map(|_| reload()).collect();
+    std::fs::remove_dir_all(&folder).expect("it was made above");
+    median(times)
 }

@@ -105,9 +105,15 @@ const fn is_unsafe(c: char) -> bool {
         | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
 }
 
+/// Whether no byte can belong to a character that must not be shown: controls, or what begins one of those
+/// in [`is_unsafe`]. Most emoji and letters pass, so that their texts need not be copied.
+fn is_surely_safe(byte: u8) -> bool {
+    byte >= 0x20 && !matches!(byte, 0x7f | 0xc2 | 0xd8 | 0xe2 | 0xef)
+}
+
 /// The text as one safe line of at most `chars_max` characters.
 pub fn line(text: &str, chars_max: usize) -> Cow<'_, str> {
-    if text.len() <= chars_max && text.bytes().all(|b| (0x20..0x7f).contains(&b)) {
+    if text.len() <= chars_max && text.bytes().all(is_surely_safe) {
         return Cow::Borrowed(text);
     }
     let mut cleaner = Cleaner::default();
@@ -151,6 +157,17 @@ mod tests {
     #[test]
     fn the_joiner_in_an_emoji_stays() {
         check("👩\u{200d}🔬", "👩\u{200d}🔬");
+    }
+
+    #[test]
+    fn what_is_surely_safe_is_safe() {
+        for c in ('\0'..=char::MAX).filter(|&c| is_unsafe(c)) {
+            let text = c.to_string();
+            assert!(!text.bytes().all(is_surely_safe), "{c:?} would pass");
+            assert_ne!(line(&text, 100), text);
+        }
+        let bees = "Zwei Bienen 🐝 für Łódź";
+        assert!(matches!(line(bees, 100), Cow::Borrowed(kept) if kept == bees));
     }
 
     #[test]

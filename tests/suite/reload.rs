@@ -13,8 +13,9 @@ use rbees_workerd::delivery::{Form, JobLog, Pipeline, Stdout};
 use rbees_workerd::filter::compile::Compiler;
 use rbees_workerd::filter::component::{Component, Failure};
 use rbees_workerd::filter::{Chains, Host, TextRun, builtin};
+use rbees_workerd::limits::COMPONENTS_RECENT_MAX;
 use rbees_workerd::narration::facts::WarmupStarted;
-use rbees_workerd::narration::{Fact, Narrator, Scope};
+use rbees_workerd::narration::{Fact, Narrator, Nowhere, Scope};
 use serde_json::Value;
 
 use crate::guests::guest;
@@ -280,6 +281,66 @@ fn reloads_under_load_lose_double_and_reorder_nothing() {
     assert_eq!(numbers, expected, "lost or doubled");
     assert!(last.len() > 1 && numbers.len() > reloads, "{}", numbers.len());
     std::fs::remove_dir_all(&folder).expect("it was made above");
+}
+
+#[test]
+fn reloads_leave_no_memory_behind() {
+    let test = "reload::reloads_in_a_process_of_their_own";
+    let output = std::process::Command::new(std::env::current_exe().expect("this test has a file"))
+        .args(["--exact", test, "--ignored", "--nocapture", "--test-threads", "1"])
+        .output()
+        .expect("the test's own binary can be run");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}{said}");
+}
+
+/// Filters that differ in a section without meaning, so that each is another file; more of them than are
+/// kept in memory.
+fn variants() -> Vec<Vec<u8>> {
+    let guest = crate::animals::hoarder();
+    let variant = |n: u8| [&guest[..], &[0, 3, 1, b'n', n]].concat();
+    (0..2 * COMPONENTS_RECENT_MAX as u8).map(variant).collect()
+}
+
+/// Memory of this process, MiB.
+fn resident_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a figure");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") >> 10
+}
+
+#[test]
+#[ignore = "run by the test before, alone in its process"]
+fn reloads_in_a_process_of_their_own() {
+    let reloads: usize = std::env::var("RELOADS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
+    let (deployed, cache) = (folder(), folder());
+    std::fs::remove_dir(&cache).expect("it was made above"); // the host makes it, for its owner alone
+    let host = Host::new().expect("wasm runs").compiling(Compiler::Here, Some(&cache));
+    let chains = Chains::new(Arc::new(host), Some(deployed.clone()));
+    let narrator = Narrator::new("flat".into(), Arc::new(Nowhere));
+    let variants = variants();
+    let (mut before, mut times) = (0, Vec::new());
+    for n in 0..reloads + 3 * variants.len() {
+        if n == 3 * variants.len() {
+            before = resident_mib(); // all of them were compiled by now, and served twice
+        }
+        let bytes = &variants[n % variants.len()];
+        std::fs::write(deployed.join("animal.wasm"), bytes).expect("a temporary file");
+        let began = Instant::now();
+        chains.reload(&narrator).expect("it is sound");
+        times.push(began.elapsed());
+        let current = chains.current();
+        let digest = current.entries().last().map(|entry| entry.component.digest().to_owned());
+        assert_eq!(digest, Some(rbees_workerd::filter::component::digest(bytes)));
+    }
+    times.sort_unstable();
+    let (after, half) = (resident_mib(), times[times.len() / 2]);
+    eprintln!("{reloads} reloads: {before} MiB before, {after} after; half within {half:?}");
+    assert!(after <= before + 16, "{before} MiB became {after}");
+    for folder in [deployed, cache] {
+        std::fs::remove_dir_all(&folder).expect("it was made above");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,8 +18,11 @@ pub(super) fn find_encoded(scan: &Scan, at: usize) -> Option<Find> {
 
 fn around(scan: &Scan, at: usize, behind: usize, local: impl Fn(char) -> bool) -> Option<Find> {
     let mut length = 0;
-    for c in scan.text.get(scan.floor..at)?.chars().rev() {
-        if !local(c) || length + c.len_utf8() > LOCAL_BYTES_MAX {
+    for c in scan.text.get(scan.floor..at)?.chars().rev().take_while(|&c| local(c)) {
+        if length + c.len_utf8() > LOCAL_BYTES_MAX {
+            // It would begin within a word, and what stands before would read otherwise without the rest.
+            let sign = scan.text[at - length..at].find(['_', '+', '-']);
+            length -= sign.map_or(0, |sign| sign + 1);
             break;
         }
         length += c.len_utf8();

@@ -1,7 +1,8 @@
 //! A text in pieces: whatever the cuts, what comes out, joined, is what the whole becomes; what is held
 //! back is bounded, and nothing of a secret that is too long to be held gets out.
 
-use super::{Dice, key, rounds, secrets};
+use super::pieces::{CARRIERS, Dice, every_secret, pieces};
+use super::{key, rounds, secrets, seed};
 use crate::engine::{Stream, redact};
 use crate::policy::Policy;
 
@@ -19,22 +20,6 @@ fn joined(policy: &Policy, pieces: &[&str]) -> String {
 fn places(text: &str) -> Vec<usize> {
     (0..=text.len()).filter(|&place| text.is_char_boundary(place)).collect()
 }
-
-/// Texts that carry secrets in ways of their own, besides those that are secret as a whole.
-const CARRIERS: &[&str] = &[
-    "Authorization: Bearer 4fK9wQz7TnB2, then",
-    "with Basic dXNlcjpwYXNz.",
-    "Cookie: sid=1; theme=dark\nnext",
-    "password='two words' and",
-    "DB_PASSWORD=p@ss,w]rd next",
-    "clientSecret := \"a\\\"b\" x",
-    "redis://:p/w#x@host/0 up",
-    "at pg://ada:sesam@cache:1/x.",
-    "read /var/home/ada/m.gguf.",
-    "in C:\\Users\\Ada Lovelace\\m.gguf now",
-    "your api key: 12ab.",
-    "max_tokens=128, eos_token: <|im_end|>",
-];
 
 #[test]
 fn every_two_and_three_cuts_equal_the_whole() {
@@ -57,84 +42,14 @@ fn every_two_and_three_cuts_equal_the_whole() {
 
 #[test]
 fn texts_at_random_in_pieces_at_random_equal_the_whole() {
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(23);
+    let seed = seed(23);
     let policies = [
         Policy::default(),
         Policy::read(r#"{"deny":["heron","her"],"allow":["ada@example.org"],"patterns":["ACME-[0-9]{3,6}","her+x"]}"#)
             .expect("understood"),
     ];
-    let secrets: Vec<String> = secrets().into_iter().map(|(secret, _)| secret).collect();
-    let mut pieces: Vec<&str> =
-        secrets.iter().map(String::as_str).chain(CARRIERS.iter().copied()).collect();
-    pieces.extend([
-        " ",
-        "  ",
-        "\n",
-        "\"",
-        "'",
-        "\\",
-        ":",
-        "=",
-        "://",
-        "@",
-        "/",
-        "-",
-        "----",
-        ".",
-        "..",
-        "…",
-        ",",
-        ";",
-        "[",
-        "]",
-        "<",
-        "%40",
-        "&",
-        "_",
-        "~",
-        "a",
-        "Z",
-        "7",
-        "é",
-        "🐝",
-        "password",
-        "token",
-        "api key",
-        "secret=",
-        "password: \"",
-        "Authorization: ",
-        "Bearer ",
-        "Basic ",
-        "Cookie: ",
-        "https://",
-        "redis://ada:",
-        "ada:pw@",
-        "example.org",
-        "ada",
-        "/home/",
-        "/home/ada",
-        "C:",
-        "C:\\Users\\",
-        "file://",
-        "sk-",
-        "ghp_",
-        "eyJ",
-        "AKIA",
-        "4111",
-        "1111",
-        "411111111111",
-        "-----BEGIN PRIVATE KEY-----",
-        "-----END PRIVATE KEY-----",
-        "-- END ",
-        "[redacted:email]",
-        "[redacted",
-        "heron",
-        "her",
-        "ACME-12",
-        "ACME-",
-        "3",
-        "one and two",
-    ]);
+    let secrets = every_secret();
+    let pieces = pieces(&secrets);
     let mut dice = Dice(seed);
     for round in 0..rounds() {
         let text: String = (0..1 + dice.below(9)).map(|_| dice.pick(&pieces)).collect();
