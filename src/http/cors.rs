@@ -36,7 +36,9 @@ impl Origin {
             };
         };
         let origin = value.to_str().unwrap_or("null");
-        if origin.strip_prefix("http://") == Some(host) {
+        // A proxy before the worker may speak TLS to the page that the worker itself serves.
+        let own = |scheme| origin.strip_prefix(scheme) == Some(host);
+        if own("http://") || own("https://") {
             Origin::Own
         } else if allowed.iter().any(|known| known == origin) {
             Origin::Allowed(value.clone())
@@ -95,10 +97,16 @@ mod tests {
         let named = HeaderValue::from_static("https://hive.example");
         check(&[], Origin::Own);
         check(&["http://127.0.0.1:8080"], Origin::Own);
+        check(&["https://127.0.0.1:8080"], Origin::Own);
         check(&["https://hive.example"], Origin::Allowed(named));
-        for foreign in
-            ["null", "", "http://127.0.0.1:81", "https://hive.example.evil", "http://hive.example"]
-        {
+        for foreign in [
+            "null",
+            "",
+            "http://127.0.0.1:81",
+            "ftp://127.0.0.1:8080",
+            "https://hive.example.evil",
+            "http://hive.example",
+        ] {
             check(&[foreign], Origin::Foreign);
         }
         check(&["http://127.0.0.1:8080", "https://evil.example"], Origin::Foreign);

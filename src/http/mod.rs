@@ -24,7 +24,7 @@ pub use accept::{listen, serve};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -118,6 +118,8 @@ pub struct Life {
     last_told: Mutex<WorkerState>,
     /// When the process began.
     pub began: Instant,
+    /// The same, seconds since 1970.
+    pub began_s: u64,
     /// Bytes of the model read, and in all.
     pub loading: (AtomicU64, AtomicU64),
     /// The address bound.
@@ -141,6 +143,7 @@ impl Life {
             state: AtomicU8::new(0),
             last_told: Mutex::new(WorkerState::Loading),
             began: Instant::now(),
+            began_s: now_s(),
             loading: Default::default(),
             address,
             drains_until: OnceLock::new(),
@@ -159,6 +162,11 @@ impl Life {
             self.state.store(code, Ordering::Release);
         }
     }
+}
+
+/// Seconds since 1970.
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Every route, guarded.

@@ -176,7 +176,8 @@ pub fn type_of(status: StatusCode) -> &'static str {
     }
 }
 
-fn code_of(status: StatusCode) -> Option<&'static str> {
+/// What an error of that status is called under `/v1`, where nothing else says it.
+pub fn code_of(status: StatusCode) -> Option<&'static str> {
     match status.as_u16() {
         401 => Some("invalid_api_key"),
         429 => Some("queue_full"),
@@ -202,7 +203,7 @@ impl IntoResponse for Problem {
 }
 
 pub async fn not_found() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "no such path; the README lists the endpoints")
+    Problem::new(StatusCode::NOT_FOUND, "no such path; GET /openapi.yaml lists the endpoints")
 }
 
 pub async fn method_not_allowed() -> Problem {

@@ -183,6 +183,15 @@ async fn each_cap_lets_its_own_size_through_and_no_more() {
     assert_eq!(status(&raw(&worker, &request("GET", "/health", &wide))), 431);
     let many: String = (0..100).map(|n| format!("X-{n}: a\r\n")).collect();
     assert_eq!(status(&raw(&worker, &request("GET", "/health", &many))), 431);
+    // As many faults as a body can hold are counted, not all repeated.
+    let faults: Vec<String> = (0..20_000).map(|n| format!("\"x{n}\":1")).collect();
+    let answer = post(format!("{{{}}}", faults.join(","))).await.expect("it answers");
+    assert_eq!(answer.status(), 400);
+    let answer: serde_json::Value = answer.json().await.expect("JSON");
+    let errors = answer["errors"].as_array().expect("a list");
+    assert_eq!(errors.len(), 256);
+    // Two fields are missing besides; 255 faults are named.
+    assert_eq!(errors[255]["constraint"], format!("{} more", 20_002 - 255));
     assert_eq!(worker.post("/execute", &prompt(3)).await.status(), 200);
 }
 

@@ -432,7 +432,7 @@ export interface components {
         };
         /**
          * @description A chat, as OpenAI's clients ask for it. Fields of theirs that are not listed are refused unless they
-         *     ask for nothing; the README has the list.
+         *     ask for nothing; docs/http.md has the list.
          */
         ChatRequest: {
             /** @description The model's name, as in `/v1/models`. */
@@ -441,7 +441,8 @@ export interface components {
             messages: components["schemas"]["Message"][];
             /**
              * Format: int32
-             * @description Tokens that may be generated; as many as fit where it is not given.
+             * @description Tokens that may be generated. Where it is not given: what is left beside the prompt of one
+             *     slot's share of the KV cache, which `request-accepted` tells.
              */
             max_completion_tokens?: number | null;
             /**
@@ -449,7 +450,7 @@ export interface components {
              * @description The older name of the same.
              */
             max_tokens?: number | null;
-            stop?: components["schemas"]["Stop"] | null;
+            stop?: components["schemas"]["Texts"] | null;
             /**
              * Format: int64
              * @description Where the draws start.
@@ -572,13 +573,13 @@ export interface components {
             /** @description The model's name, as in `/v1/models`. */
             model: string;
             /** @description Text to continue, or a list of one text. */
-            prompt: components["schemas"]["Stop"];
+            prompt: components["schemas"]["Texts"];
             /**
              * Format: int32
              * @description Tokens that may be generated; 16 where it is not given.
              */
             max_tokens?: number | null;
-            stop?: components["schemas"]["Stop"] | null;
+            stop?: components["schemas"]["Texts"] | null;
             /**
              * Format: int64
              * @description Where the draws start.
@@ -1675,8 +1676,6 @@ export interface components {
             /** @description Model asked for: the file's name, without its folders. */
             model: string;
         };
-        /** @description One text, or several. */
-        Stop: string | string[];
         /**
          * @description Why a job ended well.
          * @enum {string}
@@ -1719,6 +1718,8 @@ export interface components {
             /** @description The request's narrations, in chunks of their own. Not OpenAI's; `X-Narration: sse` asks the same. */
             include_narration?: boolean | null;
         };
+        /** @description One text, or several. */
+        Texts: string | string[];
         /** @description Text that is sure, in whole characters. */
         Token: {
             /**
@@ -1927,12 +1928,12 @@ export type ShutdownCauseFact = components['schemas']['ShutdownCauseFact'];
 export type Stage = components['schemas']['Stage'];
 export type Started = components['schemas']['Started'];
 export type StartupFact = components['schemas']['StartupFact'];
-export type Stop = components['schemas']['Stop'];
 export type StopReason = components['schemas']['StopReason'];
 export type StopReasonFact = components['schemas']['StopReasonFact'];
 export type StopString = components['schemas']['StopString'];
 export type StreamEvent = components['schemas']['StreamEvent'];
 export type StreamOptions = components['schemas']['StreamOptions'];
+export type Texts = components['schemas']['Texts'];
 export type Token = components['schemas']['Token'];
 export type TokenLogprob = components['schemas']['TokenLogprob'];
 export type TokensGeneratedFact = components['schemas']['TokensGeneratedFact'];
@@ -2067,6 +2068,22 @@ export interface operations {
                      *       "title": "Payload Too Large",
                      *       "status": 413,
                      *       "detail": "the body may have 458752 bytes"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The path is too long */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "title": "URI Too Long",
+                     *       "status": 414,
+                     *       "detail": "path and query may have 8192 bytes"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -2283,6 +2300,22 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The path is too long */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "title": "URI Too Long",
+                     *       "status": 414,
+                     *       "detail": "path and query may have 8192 bytes"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The body is no JSON by its type */
             415: {
                 headers: {
@@ -2420,6 +2453,22 @@ export interface operations {
                      *       "title": "Not Found",
                      *       "status": 404,
                      *       "detail": "no job of that id is known (any more)"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The path is too long */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "title": "URI Too Long",
+                     *       "status": 414,
+                     *       "detail": "path and query may have 8192 bytes"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -2564,6 +2613,22 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The path is too long */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "title": "URI Too Long",
+                     *       "status": 414,
+                     *       "detail": "path and query may have 8192 bytes"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not sent to a Host that this worker goes by */
             421: {
                 headers: {
@@ -2655,7 +2720,7 @@ export interface operations {
                      *         "message": "a valid `Authorization: Bearer …` is needed",
                      *         "type": "authentication_error",
                      *         "param": null,
-                     *         "code": null
+                     *         "code": "invalid_api_key"
                      *       }
                      *     }
                      */
@@ -2738,6 +2803,25 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description The path is too long */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "message": "path and query may have 8192 bytes",
+                     *         "type": "invalid_request_error",
+                     *         "param": null,
+                     *         "code": null
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description The body is no JSON by its type */
             415: {
                 headers: {
@@ -2790,7 +2874,7 @@ export interface operations {
                      *         "message": "as many requests wait as may; come again later",
                      *         "type": "rate_limit_error",
                      *         "param": null,
-                     *         "code": null
+                     *         "code": "queue_full"
                      *       }
                      *     }
                      */
@@ -2809,7 +2893,7 @@ export interface operations {
                      *         "message": "cancelled on request",
                      *         "type": "invalid_request_error",
                      *         "param": null,
-                     *         "code": null
+                     *         "code": "CANCELLED"
                      *       }
                      *     }
                      */
@@ -2849,7 +2933,7 @@ export interface operations {
                      *         "message": "the worker takes no work now; GET /ready says why",
                      *         "type": "server_error",
                      *         "param": null,
-                     *         "code": null
+                     *         "code": "not_ready"
                      *       }
                      *     }
                      */
@@ -2868,7 +2952,7 @@ export interface operations {
                      *         "message": "its deadline came before its end",
                      *         "type": "server_error",
                      *         "param": null,
-                     *         "code": null
+                     *         "code": "TIMEOUT"
                      *       }
                      *     }
                      */
@@ -2934,7 +3018,7 @@ export interface operations {
                      *         "message": "a valid `Authorization: Bearer …` is needed",
                      *         "type": "authentication_error",
                      *         "param": null,
-                     *         "code": null
+                     *         "code": "invalid_api_key"
                      *       }
                      *     }
                      */
@@ -3017,6 +3101,25 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description The path is too long */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "message": "path and query may have 8192 bytes",
+                     *         "type": "invalid_request_error",
+                     *         "param": null,
+                     *         "code": null
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description The body is no JSON by its type */
             415: {
                 headers: {
@@ -3069,7 +3172,7 @@ export interface operations {
                      *         "message": "as many requests wait as may; come again later",
                      *         "type": "rate_limit_error",
                      *         "param": null,
-                     *         "code": null
+                     *         "code": "queue_full"
                      *       }
                      *     }
                      */
@@ -3088,7 +3191,7 @@ export interface operations {
                      *         "message": "cancelled on request",
                      *         "type": "invalid_request_error",
                      *         "param": null,
-                     *         "code": null
+                     *         "code": "CANCELLED"
                      *       }
                      *     }
                      */
@@ -3128,7 +3231,7 @@ export interface operations {
                      *         "message": "the worker takes no work now; GET /ready says why",
                      *         "type": "server_error",
                      *         "param": null,
-                     *         "code": null
+                     *         "code": "not_ready"
                      *       }
                      *     }
                      */
@@ -3147,7 +3250,7 @@ export interface operations {
                      *         "message": "its deadline came before its end",
                      *         "type": "server_error",
                      *         "param": null,
-                     *         "code": null
+                     *         "code": "TIMEOUT"
                      *       }
                      *     }
                      */
@@ -3205,7 +3308,7 @@ export interface operations {
                      *         "message": "a valid `Authorization: Bearer …` is needed",
                      *         "type": "authentication_error",
                      *         "param": null,
-                     *         "code": null
+                     *         "code": "invalid_api_key"
                      *       }
                      *     }
                      */
@@ -3223,6 +3326,25 @@ export interface operations {
                      *       "error": {
                      *         "message": "a page of another origin may not call this worker; --cors-origin lets it",
                      *         "type": "permission_error",
+                     *         "param": null,
+                     *         "code": null
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The path is too long */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "message": "path and query may have 8192 bytes",
+                     *         "type": "invalid_request_error",
                      *         "param": null,
                      *         "code": null
                      *       }
@@ -3323,7 +3445,7 @@ export interface operations {
                      *         "message": "a valid `Authorization: Bearer …` is needed",
                      *         "type": "authentication_error",
                      *         "param": null,
-                     *         "code": null
+                     *         "code": "invalid_api_key"
                      *       }
                      *     }
                      */
@@ -3362,6 +3484,25 @@ export interface operations {
                      *         "type": "invalid_request_error",
                      *         "param": "model",
                      *         "code": "model_not_found"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The path is too long */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "message": "path and query may have 8192 bytes",
+                     *         "type": "invalid_request_error",
+                     *         "param": null,
+                     *         "code": null
                      *       }
                      *     }
                      */
@@ -3465,6 +3606,22 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The path is too long */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "title": "URI Too Long",
+                     *       "status": 414,
+                     *       "detail": "path and query may have 8192 bytes"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not sent to a Host that this worker goes by */
             421: {
                 headers: {
@@ -3551,6 +3708,22 @@ export interface operations {
                      *       "title": "Forbidden",
                      *       "status": 403,
                      *       "detail": "a page of another origin may not call this worker; --cors-origin lets it"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The path is too long */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "title": "URI Too Long",
+                     *       "status": 414,
+                     *       "detail": "path and query may have 8192 bytes"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -3674,6 +3847,22 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The path is too long */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "title": "URI Too Long",
+                     *       "status": 414,
+                     *       "detail": "path and query may have 8192 bytes"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not sent to a Host that this worker goes by */
             421: {
                 headers: {
@@ -3776,6 +3965,22 @@ export interface operations {
                      *       "title": "Forbidden",
                      *       "status": 403,
                      *       "detail": "a page of another origin may not call this worker; --cors-origin lets it"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The path is too long */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "title": "URI Too Long",
+                     *       "status": 414,
+                     *       "detail": "path and query may have 8192 bytes"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -3888,6 +4093,22 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The path is too long */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "title": "URI Too Long",
+                     *       "status": 414,
+                     *       "detail": "path and query may have 8192 bytes"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not sent to a Host that this worker goes by */
             421: {
                 headers: {
@@ -3992,6 +4213,22 @@ export interface operations {
                      *       "title": "Forbidden",
                      *       "status": 403,
                      *       "detail": "a page of another origin may not call this worker; --cors-origin lets it"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The path is too long */
+            414: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "title": "URI Too Long",
+                     *       "status": 414,
+                     *       "detail": "path and query may have 8192 bytes"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];

@@ -7,7 +7,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{ContentBuilder, HeaderBuilder, OpenApi, Ref, RefOr, ResponseBuilder};
 
 use crate::http::guard::is_open;
-use crate::http::problem::Form;
+use crate::http::problem::{Form, code_of};
 
 /// Adds the errors and the token to every operation.
 pub struct Errors;
@@ -16,7 +16,7 @@ pub struct Errors;
 /// comes with `Retry-After`.
 struct Case(u16, &'static str, &'static str, bool);
 
-const ANYWHERE: [Case; 4] = [
+const ANYWHERE: [Case; 5] = [
     Case(400, "What is wrong with the request, all of it at once", "see errors", false),
     Case(
         403,
@@ -25,6 +25,7 @@ const ANYWHERE: [Case; 4] = [
         --cors-origin lets it",
         false,
     ),
+    Case(414, "The path is too long", "path and query may have 8192 bytes", false),
     Case(
         421,
         "Not sent to a Host that this worker goes by",
@@ -168,7 +169,12 @@ fn example(form: Form, status: u16, detail: &str) -> Value {
         (Form::OpenAi, _) => {
             let kind = axum::http::StatusCode::from_u16(status)
                 .map_or("server_error", crate::http::problem::type_of);
-            json!({"error": {"message": detail, "type": kind, "param": null, "code": null}})
+            let code = match status {
+                499 => Some("CANCELLED"),
+                504 => Some("TIMEOUT"),
+                _ => axum::http::StatusCode::from_u16(status).ok().and_then(code_of),
+            };
+            json!({"error": {"message": detail, "type": kind, "param": null, "code": code}})
         }
     }
 }

@@ -127,21 +127,22 @@ pub struct CancelRequest {
 sampled! {
     nullable = true;
     /// A chat, as OpenAI's clients ask for it. Fields of theirs that are not listed are refused unless they
-    /// ask for nothing; the README has the list.
+    /// ask for nothing; docs/http.md has the list.
     pub struct ChatRequest {
         /// The model's name, as in `/v1/models`.
         pub model: String,
         /// The conversation.
         #[schema(min_items = 1, max_items = 512)]
         pub messages: Vec<Message>,
-        /// Tokens that may be generated; as many as fit where it is not given.
+        /// Tokens that may be generated. Where it is not given: what is left beside the prompt of one
+        /// slot's share of the KV cache, which `request-accepted` tells.
         #[schema(minimum = 1, maximum = 4096)]
         pub max_completion_tokens: Option<u32>,
         /// The older name of the same.
         #[schema(minimum = 1, maximum = 4096)]
         pub max_tokens: Option<u32>,
         /// A string that ends the text, or up to four of them.
-        pub stop: Option<Stop>,
+        pub stop: Option<Texts>,
         /// Where the draws start.
         pub seed: Option<i64>,
         /// Whether the answer comes in chunks.
@@ -170,12 +171,12 @@ sampled! {
         /// The model's name, as in `/v1/models`.
         pub model: String,
         /// Text to continue, or a list of one text.
-        pub prompt: Stop,
+        pub prompt: Texts,
         /// Tokens that may be generated; 16 where it is not given.
         #[schema(minimum = 1, maximum = 4096)]
         pub max_tokens: Option<u32>,
         /// A string that ends the text, or up to four of them.
-        pub stop: Option<Stop>,
+        pub stop: Option<Texts>,
         /// Where the draws start.
         pub seed: Option<i64>,
         /// Whether the answer comes in chunks.
@@ -196,7 +197,7 @@ sampled! {
 /// One text, or several.
 #[derive(ToSchema)]
 #[serde(untagged)]
-pub enum Stop {
+pub enum Texts {
     One(String),
     Many(Vec<String>),
 }

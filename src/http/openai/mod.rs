@@ -7,7 +7,6 @@ mod whole;
 pub mod wire;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -24,7 +23,7 @@ use super::execute::name_job;
 use super::fields::Violation;
 use super::problem::Problem;
 use super::stream::respond;
-use super::{App, Model};
+use super::{App, Model, now_s};
 use crate::narration::Scope;
 
 /// Which of the two endpoints.
@@ -189,7 +188,7 @@ pub async fn model_named(
 
 /// The model under each name that it goes by.
 fn names(app: &App, model: &Model) -> Vec<ModelCard> {
-    let created = now_s().saturating_sub(app.life.began.elapsed().as_secs());
+    let created = app.life.began_s;
     let aliases = app.aliases.iter().filter(|alias| *alias != "*");
     std::iter::once(&model.profile.name)
         .chain(aliases)
@@ -201,8 +200,4 @@ fn names(app: &App, model: &Model) -> Vec<ModelCard> {
             context_length: model.profile.context_length,
         })
         .collect()
-}
-
-fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

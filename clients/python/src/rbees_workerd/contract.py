@@ -984,12 +984,6 @@ class StartupFact(TypedDict):
     """
 
 
-Stop: TypeAlias = str | list[str]
-"""
-One text, or several.
-"""
-
-
 StopReason: TypeAlias = Literal['MAX_TOKENS', 'STOP_SEQUENCE', 'EOS']
 """
 Why a job ended well.
@@ -1045,6 +1039,12 @@ class StreamOptions(TypedDict, closed=True):
     """
     The request's narrations, in chunks of their own. Not OpenAI's; `X-Narration: sse` asks the same.
     """
+
+
+Texts: TypeAlias = str | list[str]
+"""
+One text, or several.
+"""
 
 
 class TokenLogprob(Logprob):
@@ -1258,7 +1258,7 @@ class CompletionRequest(TypedDict):
     """
     The model's name, as in `/v1/models`.
     """
-    prompt: Stop
+    prompt: Texts
     """
     Text to continue, or a list of one text.
     """
@@ -1266,7 +1266,7 @@ class CompletionRequest(TypedDict):
     """
     Tokens that may be generated; 16 where it is not given.
     """
-    stop: NotRequired[Stop | None]
+    stop: NotRequired[Texts | None]
     seed: NotRequired[int | None]
     """
     Where the draws start.
@@ -2222,7 +2222,7 @@ stream's `event:` line is the same as `type`; `id:` counts from 1.
 class ChatRequest(TypedDict):
     """
     A chat, as OpenAI's clients ask for it. Fields of theirs that are not listed are refused unless they
-    ask for nothing; the README has the list.
+    ask for nothing; docs/http.md has the list.
     """
 
     model: str
@@ -2235,13 +2235,14 @@ class ChatRequest(TypedDict):
     """
     max_completion_tokens: NotRequired[int | None]
     """
-    Tokens that may be generated; as many as fit where it is not given.
+    Tokens that may be generated. Where it is not given: what is left beside the prompt of one
+    slot's share of the KV cache, which `request-accepted` tells.
     """
     max_tokens: NotRequired[int | None]
     """
     The older name of the same.
     """
-    stop: NotRequired[Stop | None]
+    stop: NotRequired[Texts | None]
     seed: NotRequired[int | None]
     """
     Where the draws start.
