@@ -6,6 +6,8 @@ PYTHON  ?= python3
 ADDRESS ?= 127.0.0.1
 PORT    ?= 8080
 
+# What needs other people's files is not among the tests.
+.PHONY: perplexity real-vocabularies real-templates
 .PHONY: fuzz-models run test model build bench bench-peers ci toolchain references test-web test-examples test-pool openapi test-guests soak-redact test-contract test-clients light-clients clients
 
 run: build model
@@ -109,7 +111,24 @@ references:
 	target/references/bin/pip install --quiet --requirement tests/references/requirements.txt
 	target/references/bin/python tests/references/make_tokenizers.py
 	target/references/bin/python tests/references/make_models.py
+	target/references/bin/python tests/references/make_templates.py
 	git diff --exit-code --stat -- tests/references
+
+# Perplexity of the default model on a text of our own: by the worker, in full precision, and by llama.cpp.
+perplexity: model
+	RBEES_TOKENS=$(CURDIR)/target/tokens.txt $(CARGO) test --locked --lib -- --nocapture quantized_products
+	$(PYTHON) scripts/perplexity.py --model $(MODEL) --tokens target/tokens.txt
+
+# Tokenizers of real models, out of llama.cpp's source, against its own recorded tokens.
+real-vocabularies:
+	folder=$$($(PYTHON) -c 'import sys, pathlib; sys.path.insert(0, "scripts"); import llama_cpp; print(llama_cpp.source(pathlib.Path("target/peers")).resolve())') && \
+	RBEES_VOCABULARIES=$$folder/models $(CARGO) test --locked --lib -- --ignored --nocapture real_vocabularies
+
+# Chat templates of real models, out of llama.cpp's source, against `transformers` (of `make references`).
+real-templates:
+	folder=$$($(PYTHON) -c 'import sys, pathlib; sys.path.insert(0, "scripts"); import llama_cpp; print(llama_cpp.source(pathlib.Path("target/peers")).resolve())') && \
+	target/references/bin/python tests/references/make_templates.py $$folder/models/templates target/templates.json
+	RBEES_TEMPLATES=$(CURDIR)/target/templates.json $(CARGO) test --locked --lib -- --ignored --nocapture templates_of_real
 
 model: $(MODEL)
 

@@ -1,6 +1,6 @@
 //! What serving several requests at once costs and gives: tokens a second for 1, 2, 4 and 8 of them,
 //! how long a token waits while another request's prompt is computed, and the time to the first token
-//! with and without a prompt that is known. Asserts nothing; prints medians.
+//! with and without a prompt that is known, and the memory that all of it takes. Asserts nothing; prints medians.
 
 #![allow(clippy::print_stdout, missing_docs, dead_code)] // printing is its purpose
 
@@ -16,7 +16,9 @@ use worker::{Worker, kind, real_model};
 
 const TOKENS: u32 = 48;
 const ROUNDS: usize = 3;
-const LONG_TOKENS: usize = 1_800;
+const LONG_TOKENS: usize = 4_000;
+/// Enough tokens to last while the long prompt is computed.
+const BESIDE_TOKENS: u32 = 600;
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -68,6 +70,13 @@ async fn run(worker: &Worker, body: Value) -> Run {
     Run { began, tokens, facts }
 }
 
+/// What the worker tells to be resident, MiB.
+async fn resident_mib(worker: &Worker) -> f64 {
+    let health = worker.client.get(worker.url("/health")).send().await.expect("it answers");
+    let health: Value = health.json().await.expect("JSON");
+    health["resident_bytes"].as_f64().unwrap_or(f64::NAN) / f64::from(1 << 20)
+}
+
 async fn at_once(worker: &Worker, count: usize, round: usize) -> f64 {
     let prompts = (0..count).map(|n| prompt(1_000 * count + 10 * round + n, 16));
     let runs = prompts.map(|text| run(worker, body(&text, TOKENS)));
@@ -80,7 +89,7 @@ async fn at_once(worker: &Worker, count: usize, round: usize) -> f64 {
 }
 
 async fn beside_a_prefill(worker: &Worker, round: usize) -> (Vec<f64>, Vec<f64>, f64) {
-    let decoding = run(worker, body(&prompt(50_000 + round, 16), 160));
+    let decoding = run(worker, body(&prompt(50_000 + round, 16), BESIDE_TOKENS));
     let long = async {
         tokio::time::sleep(Duration::from_millis(400)).await;
         run(worker, body(&prompt(60_000 + round, LONG_TOKENS), 1)).await
@@ -104,6 +113,7 @@ async fn main() {
     {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    println!("weights, one block, steps {:6.1} MiB", resident_mib(&worker).await);
     run(&worker, body("warm up", 8)).await;
     for count in [1, 2, 4, 8] {
         let mut rates = Vec::new();
@@ -141,6 +151,7 @@ async fn main() {
         reused =
             reset.and_then(|f| f["fact"]["cache-reset"]["reused_tokens"].as_u64()).unwrap_or(0);
     }
+    println!("resident after all     {:8.1} MiB", resident_mib(&worker).await);
     println!("first token, cold      {:8.1} ms (prompt of about 1,000 tokens)", median(cold));
     println!("first token, warm      {:8.1} ms ({reused} tokens reused)", median(warm));
 }

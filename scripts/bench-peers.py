@@ -14,56 +14,18 @@ import socket
 import statistics
 import subprocess
 import sys
-import tarfile
 import time
 import urllib.request
 
-PACKAGE = "llama-cpp-python==0.3.36"
+import llama_cpp
+
 TARGETS = ["llama-bench", "llama-batched-bench", "llama-server"]
-OPTIONS = [
-    "-DCMAKE_BUILD_TYPE=Release",
-    "-DGGML_NATIVE=ON",
-    "-DLLAMA_BUILD_TESTS=OFF",
-    "-DLLAMA_BUILD_EXAMPLES=OFF",
-    "-DLLAMA_BUILD_APP=OFF",
-    "-DLLAMA_BUILD_UI=OFF",
-    "-DLLAMA_USE_PREBUILT_UI=OFF",
-    "-DLLAMA_OPENSSL=OFF",
-]
 PREFILL = [128, 512, 2048]
 DEPTHS = [0, 512, 2048]
 BATCHES = [1, 2, 4, 8]
 CLIENTS = [1, 4, 8]
 OURS, LLAMA, CANDLE = "ours", "llama.cpp", "candle"
 START_S_MAX = 60
-
-
-def build_llama(folder: pathlib.Path) -> pathlib.Path:
-    """llama.cpp's programs, built at the lowest priority if they are not there yet."""
-    programs = folder / "llama.cpp-build" / "bin"
-    if all((programs / name).exists() for name in TARGETS):
-        return programs
-    folder.mkdir(parents=True, exist_ok=True)
-    nice = ["nice", "-n", "19"]
-    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
-    tools = folder / "venv" / "bin"
-    path = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
-
-    def run(*command: object) -> None:
-        subprocess.run([*nice, *map(str, command)], check=True, env=path, stdout=sys.stderr)
-
-    run(tools / "pip", "install", "--quiet", "cmake", "ninja", "scikit-build-core")
-    run(
-        tools / "pip", "download", "--quiet", "--no-deps", "--no-build-isolation",
-        "--no-binary", "llama-cpp-python", "--dest", folder, PACKAGE,
-    )
-    archive = next(folder.glob("llama_cpp_python-*.tar.gz"))
-    with tarfile.open(archive) as source:
-        source.extractall(folder, filter="data")
-    source = next(folder.glob("llama_cpp_python-*/vendor/llama.cpp"))
-    run("cmake", "-G", "Ninja", "-S", source, "-B", programs.parent, *OPTIONS)
-    run("ninja", "-C", programs.parent, *TARGETS)
-    return programs
 
 
 class Table:
@@ -190,7 +152,7 @@ def main() -> None:
     arguments.add_argument("--only", choices=["bare", "served", "all"], default="all")
     arguments.add_argument("--peers", type=pathlib.Path, default=pathlib.Path("target/peers"))
     chosen = arguments.parse_args()
-    programs = build_llama(chosen.peers)
+    programs = llama_cpp.build(chosen.peers, TARGETS)
     # candle's thread count, and what our own takes where no flag says otherwise
     os.environ["RAYON_NUM_THREADS"] = str(chosen.threads)
     table = Table()
@@ -212,7 +174,7 @@ def main() -> None:
             served(table, LLAMA, llama, port, chosen.bench)
     if chosen.only != "served":
         bench_own(table, chosen.bench, CANDLE, model, threads)
-    print(f"{machine()}; {PACKAGE}; {chosen.rounds} rounds, {threads} threads, {pathlib.Path(model).name}\n")
+    print(f"{machine()}; {llama_cpp.PACKAGE}; {chosen.rounds} rounds, {threads} threads, {pathlib.Path(model).name}\n")
     print(table.text())
 
 

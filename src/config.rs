@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::delivery::Form;
 use crate::engine::Budget;
+use crate::engine::device::Wanted;
 use crate::error::{Error, Kind, Result};
 use crate::limits::{
     GRACE_MS, HEARTBEAT_S, HEARTBEAT_S_MAX, JOB_TIMEOUT_MS, JOB_TIMEOUT_MS_MAX, KEEP_ALIVE_MS,
@@ -73,6 +74,9 @@ pub struct ServeFlags {
     #[arg(long, env = "RBEES_EXIT_WITH_PARENT", value_parser = BoolishValueParser::new(),
         num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     exit_with_parent: Option<bool>,
+    /// What computes: auto, cpu, cuda:N or metal:N [default: auto]
+    #[arg(long, env = "RBEES_DEVICE", value_name = "DEVICE")]
+    device: Option<String>,
     /// Requests computed at one time, as far as the model can [default: 8]
     #[arg(long, env = "RBEES_SLOTS", value_name = "N")]
     slots: Option<usize>,
@@ -163,6 +167,8 @@ pub struct Config {
     pub exit_with_parent: bool,
     /// Requests computed at one time, and memory for their keys and values.
     pub budget: Budget,
+    /// What computes.
+    pub device: Wanted,
     /// Whether what was computed is kept for prompts that begin alike.
     pub prefix_cache: bool,
     /// Requests that may wait.
@@ -234,6 +240,11 @@ impl ServeFlags {
             return Err(wrong(format!("--queue is 1 to {QUEUE_JOBS_MAX}, not {queue}")));
         }
         let budget = budget(flags.slots, flags.kv_mib)?;
+        let device = match flags.device.as_deref().map(str::parse) {
+            None => Wanted::Auto,
+            Some(Ok(device)) => device,
+            Some(Err(text)) => return Err(wrong(format!("--device {text}"))),
+        };
         let timeout_ms =
             span("--timeout-ms", flags.timeout_ms, JOB_TIMEOUT_MS, 1..=JOB_TIMEOUT_MS_MAX)?;
         let queue_timeout_ms = span(
@@ -289,6 +300,7 @@ impl ServeFlags {
             pool,
             exit_with_parent: flags.exit_with_parent == Some(true),
             budget,
+            device,
             prefix_cache: flags.prefix_cache != Some(false),
             queue,
             timeout_ms,

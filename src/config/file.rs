@@ -67,6 +67,7 @@ impl ServeFlags {
             advertise: flags.advertise.or(self.advertise),
             heartbeat_s: flags.heartbeat_s.or(self.heartbeat_s),
             exit_with_parent: flags.exit_with_parent.or(self.exit_with_parent),
+            device: flags.device.or(self.device),
             slots: flags.slots.or(self.slots),
             kv_mib: flags.kv_mib.or(self.kv_mib),
             prefix_cache: flags.prefix_cache.or(self.prefix_cache),

@@ -82,8 +82,8 @@ pub struct Metrics {
     pub resident_bytes: u64,
 }
 
-/// How a job ended well.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+/// How a job ended well. It may repeat a stop string, so it has no `Debug`.
+#[derive(Clone, Serialize, ToSchema)]
 pub struct End {
     /// Tokens generated.
     pub tokens_out: u32,

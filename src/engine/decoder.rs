@@ -46,10 +46,16 @@ pub trait Decoder: Send {
     /// Blocks that there are, numbered from 0.
     fn blocks(&self) -> usize;
 
+    /// Whether blocks may be copied, and belong to several sequences that begin alike.
+    fn shares_blocks(&self) -> bool {
+        true
+    }
+
     /// Chunks that one step takes.
     fn sequences(&self) -> usize;
 
-    /// Memory of weights and blocks on the device, bytes.
+    /// Memory that is really taken on the device, bytes: weights, blocks that were ever written,
+    /// and what the steps work on.
     fn resident_bytes(&self) -> u64;
 
     /// One step. Fills `logits` with a row for each chunk that wants one, in order.

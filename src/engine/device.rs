@@ -1,7 +1,10 @@
 //! The device that computes: what there is, and the fact that says so. Opens nothing but a device.
 
+use std::str::FromStr;
+
 use candle_core::Device;
 
+use crate::error::{Error, Kind, Result};
 use crate::narration::facts::{Accelerator, Cpu};
 use crate::narration::{Fact, fact};
 
@@ -28,7 +31,7 @@ pub struct Card {
     pub ordinal: u32,
     /// Its name.
     pub name: String,
-    /// Its memory, bytes.
+    /// Its memory, bytes; 0: not known.
     pub memory_bytes: u64,
 }
 
@@ -57,6 +60,75 @@ impl Ready {
             Ready::Metal(card) => format!("metal:{}", card.ordinal),
         }
     }
+}
+
+/// A device that was asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wanted {
+    /// The first card that this build can use, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A card that speaks CUDA, from 0.
+    Cuda(u32),
+    /// A card that speaks Metal, from 0.
+    Metal(u32),
+}
+
+impl FromStr for Wanted {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Wanted, String> {
+        let (name, number) = text.split_once(':').unwrap_or((text, "0"));
+        match (name, number.parse(), text.contains(':')) {
+            ("auto", _, false) => Ok(Wanted::Auto),
+            ("cpu", _, false) => Ok(Wanted::Cpu),
+            ("cuda", Ok(ordinal), _) => Ok(Wanted::Cuda(ordinal)),
+            ("metal", Ok(ordinal), _) => Ok(Wanted::Metal(ordinal)),
+            _ => Err("is auto, cpu, cuda:N or metal:N".to_owned()),
+        }
+    }
+}
+
+/// Makes the wanted device ready.
+///
+/// # Errors
+/// [`Kind::Config`] for a device that this build or this machine lacks.
+pub fn open(wanted: Wanted) -> Result<(Device, Ready)> {
+    match wanted {
+        Wanted::Cpu => Ok(cpu()),
+        Wanted::Cuda(ordinal) => card("cuda", ordinal),
+        Wanted::Metal(ordinal) => card("metal", ordinal),
+        Wanted::Auto if cfg!(feature = "cuda") => card("cuda", 0).or_else(|_| Ok(cpu())),
+        Wanted::Auto if cfg!(feature = "metal") => card("metal", 0).or_else(|_| Ok(cpu())),
+        Wanted::Auto => Ok(cpu()),
+    }
+}
+
+fn card(kind: &str, ordinal: u32) -> Result<(Device, Ready)> {
+    let built = if kind == "cuda" { cfg!(feature = "cuda") } else { cfg!(feature = "metal") };
+    if !built {
+        return Err(Error::new(
+            Kind::Config,
+            format!(
+                "--device {kind}:{ordinal}: this build computes on the CPU only; build one with \
+                 `cargo build --release --features {kind}`, or choose --device cpu"
+            ),
+        ));
+    }
+    let device = match kind {
+        "cuda" => Device::new_cuda(ordinal as usize),
+        _ => Device::new_metal(ordinal as usize),
+    };
+    let device = device.map_err(|error| {
+        let text = format!("--device {kind}:{ordinal} can't be made ready; is there such a card?");
+        Error::new(Kind::Config, text).because(error)
+    })?;
+    // candle tells neither name nor memory of a card.
+    let card = Card { ordinal, name: format!("{kind}:{ordinal}"), memory_bytes: 0 };
+    let ready = if kind == "cuda" { Ready::Cuda(card) } else { Ready::Metal(card) };
+    Ok((device, ready))
 }
 
 /// Makes the CPU ready.
@@ -93,6 +165,36 @@ fn instruction_set() -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn devices_are_named_as_flags_name_them() {
+        let names = [
+            ("auto", Wanted::Auto),
+            ("cpu", Wanted::Cpu),
+            ("cuda:3", Wanted::Cuda(3)),
+            ("cuda", Wanted::Cuda(0)),
+            ("metal:1", Wanted::Metal(1)),
+        ];
+        for (name, wanted) in names {
+            assert_eq!(name.parse(), Ok(wanted));
+        }
+        for wrong in ["", "gpu", "cpu:0", "auto:1", "cuda:", "cuda:-1", "cuda:x", "CUDA:0"] {
+            assert!(wrong.parse::<Wanted>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    #[cfg(not(any(feature = "cuda", feature = "metal")))]
+    fn a_device_that_this_build_lacks_is_refused_with_what_to_do() {
+        for (wanted, name) in [(Wanted::Cuda(1), "cuda"), (Wanted::Metal(1), "metal")] {
+            let error = open(wanted).map(|_| ()).expect_err(name);
+            assert_eq!(error.kind(), Kind::Config);
+            let text = error.to_string();
+            assert!(text.contains(&format!("--features {name}")), "{text}");
+            assert!(text.contains(&format!("{name}:1")), "{text}");
+        }
+        assert_eq!(open(Wanted::Auto).expect("the CPU").1.name(), "cpu");
+    }
 
     #[test]
     fn every_device_tells_its_own_fact() {

@@ -74,7 +74,8 @@ impl Language {
         let factory = self.grammars.factory.get_or_init(|| factory(&self.tokenizer));
         let factory = factory.as_ref().map_err(|reason| refused(reason))?;
         let grammar = TopLevelGrammar::from_grammar(GrammarWithLexer::from_json_schema(schema));
-        let mut parser = factory.create_parser(grammar).map_err(|e| refused(&e.to_string()))?;
+        let mut parser =
+            factory.create_parser(grammar).map_err(|error| unparsed(&error.to_string()))?;
         // A warning says that a part of the schema would be left out.
         if let Some(warning) = parser.grammar_warnings().first() {
             return Err(refused(warning));
@@ -90,6 +91,17 @@ impl Language {
 fn refused(reason: &str) -> Error {
     let reason = clean::line(reason.lines().next().unwrap_or(reason), REASON_CHARS_MAX);
     Error::new(Kind::Request, format!("the schema can't be honoured: {reason}"))
+}
+
+/// What the library says of a schema; where that names its own options, what the user may do.
+fn unparsed(reason: &str) -> Error {
+    match reason.contains("coerce_one_of") {
+        true => refused(
+            "oneOf is taken where its choices exclude each other: by type, or by a required \
+             property with another const in each; else write anyOf",
+        ),
+        false => refused(reason),
+    }
 }
 
 /// The schema of what was asked for, with the form that the JSON takes: one line, `, ` and `: `. A

@@ -148,21 +148,20 @@ impl Report {
     }
 
     fn fill(&mut self, model: &Model) {
-        let spec = &model.spec;
+        let sizes = model.plan.sizes();
         self.name = shown(&model.name());
-        self.architecture = spec.architecture.name().to_owned();
+        self.architecture = model.plan.architecture().to_owned();
         self.parameters = 0;
         self.describe(model.quantization(), model.file_bytes(), model.tensors());
-        // Keys and values are kept in 16 bits each.
-        let kv_bytes_per_token = (spec.layers.len() * spec.kv_width() * 2 * 2) as u64;
+        let kv_bytes_per_token = model.plan.kv_token_bytes();
         self.shape = Some(Shape {
-            layers: spec.layers.len(),
-            width: spec.width,
-            heads: spec.heads,
-            kv_heads: spec.kv_heads,
-            context_length: spec.context_length,
+            layers: sizes.layers,
+            width: sizes.width,
+            heads: sizes.heads,
+            kv_heads: sizes.kv_heads,
+            context_length: sizes.context_length,
             kv_bytes_per_token,
-            kv_bytes_per_sequence: kv_bytes_per_token * spec.context_length as u64,
+            kv_bytes_per_sequence: kv_bytes_per_token * sizes.context_length as u64,
         });
         match model.language() {
             Ok((tokenizer, template)) => {

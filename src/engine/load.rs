@@ -10,7 +10,7 @@ use candle_core::Device;
 use super::decoder::{Budget, Chunk, Decoder, Logits};
 use super::model::{Means, Model};
 use super::{Language, Profile};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::limits::LOAD_PROGRESS_MS_MIN;
 use crate::narration::facts::{
     ModelLoadProgress, ModelLoadStarted, ModelLoaded, WarmupCompleted, WarmupStarted,
@@ -43,10 +43,6 @@ pub fn load(
         path: path.display().to_string(),
         file_bytes,
     }));
-    if !device.is_cpu() {
-        let text = "the engine computes on the CPU only; start it with --device cpu";
-        return Err(Error::new(Kind::Config, text));
-    }
     let model = Model::open(path)?;
     let (tokenizer, template) = model.language()?;
     let (bytes_total, mut last) = (model.file_bytes(), Instant::now());
@@ -60,10 +56,10 @@ pub fn load(
     };
     let threads = candle_core::utils::get_num_threads();
     let means = Means { kv: KvKind::F16, threads, budget };
-    let mut decoder = model.decoder(means, &mut tell)?;
+    let mut decoder = model.decoder(device, means, &mut tell)?;
     let profile = Profile {
         name: model.name(),
-        architecture: model.spec.architecture.name().to_owned(),
+        architecture: model.plan.architecture().to_owned(),
         quantization: model.quantization(),
         parameters: model.parameters(),
         vocabulary: tokenizer.vocabulary(),
@@ -81,9 +77,9 @@ pub fn load(
         context_length: profile.context_length,
         duration_ms: fact::millis(began.elapsed()),
     }));
-    warm_up(&mut decoder, narrator)?;
+    warm_up(decoder.as_mut(), narrator)?;
     let language = Arc::new(Language::new(tokenizer, template));
-    Ok(Loaded { decoder: Box::new(decoder), language, profile })
+    Ok(Loaded { decoder, language, profile })
 }
 
 /// Computes one token, so that the first request finds everything in place.

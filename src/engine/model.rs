@@ -7,9 +7,11 @@ mod config;
 mod folder;
 mod from_gguf;
 mod names;
+mod plan;
 mod rope;
 mod safetensors;
 mod spec;
+mod stock;
 #[cfg(test)]
 mod tests;
 mod transformer;
@@ -17,17 +19,22 @@ mod weights;
 
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 use serde_json::{Map, Value};
 
 use build::Builder;
 use config::Config;
 use names::Names;
+pub(crate) use plan::Plan;
+pub use plan::Sizes;
 pub use rope::{RopeSpec, Scaling};
 pub use spec::{Activation, Architecture, LayerSpec, Spec};
+use stock::Stock;
 pub(crate) use transformer::Means;
 pub use transformer::Transformer;
 use weights::Weights;
 
+use super::decoder::Decoder;
 use super::gguf::{Gguf, TensorInfo, quantization, shown};
 use super::template::ChatTemplate;
 use super::tokenizer::Tokenizer;
@@ -36,8 +43,8 @@ use crate::limits::{CONFIG_JSON_BYTES_MAX, TEMPLATE_BYTES_MAX, TOKENIZER_JSON_BY
 
 /// A model whose description has been read and found sound; its weights have not been read.
 pub struct Model {
-    /// What it is made of.
-    pub spec: Spec,
+    /// What it is made of, and what computes it.
+    pub(crate) plan: Plan,
     weights: Weights,
     origin: Origin,
     path: PathBuf,
@@ -55,21 +62,21 @@ impl Model {
     /// # Errors
     /// [`Kind::Model`] with one line: what was expected, found, where, and what to do.
     pub fn open(path: &Path) -> Result<Model> {
-        let (origin, weights, spec) = match folder::of(path)? {
+        let (origin, weights, plan) = match folder::of(path)? {
             folder::Found::Gguf(file) => {
                 let (gguf, file) = Gguf::open(&file)?;
                 let weights = Weights::of_gguf(&gguf, file);
-                let spec = from_gguf::spec(&gguf, &weights)?;
-                (Origin::Gguf(gguf), weights, spec)
+                let plan = from_gguf::plan(&gguf, &weights)?;
+                (Origin::Gguf(gguf), weights, plan)
             }
             folder::Found::Folder(folder, single) => {
                 let config = Config::read(&folder)?;
                 let weights = folder::weights(&folder, single.as_deref())?;
-                let spec = config.spec(&weights)?;
-                (Origin::Folder(folder, config), weights, spec)
+                let plan = config.plan(&weights)?;
+                (Origin::Folder(folder, config), weights, plan)
             }
         };
-        Ok(Model { spec, weights, origin, path: path.to_owned() })
+        Ok(Model { plan, weights, origin, path: path.to_owned() })
     }
 
     /// The name that it gives itself, or that of its file or folder.
@@ -125,7 +132,7 @@ impl Model {
                 (Tokenizer::from_json(&json, &about, &ends)?, template(folder, &about)?)
             }
         };
-        let (found, known) = (tokenizer.vocabulary() as usize, self.spec.vocabulary);
+        let (found, known) = (tokenizer.vocabulary() as usize, self.plan.sizes().vocabulary);
         if found > known {
             let text = format!("the tokenizer has {found} tokens, the model knows {known}");
             return Err(Error::new(Kind::Model, text + "; fetch the whole model again"));
@@ -142,16 +149,76 @@ impl Model {
     /// [`Kind::OutOfMemory`].
     pub(crate) fn decoder(
         &self,
+        device: &Device,
+        means: Means,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Box<dyn Decoder>> {
+        match &self.plan {
+            Plan::Own(spec) if device.is_cpu() => {
+                self.transformer(spec, means, progress).map(|own| Box::new(own) as Box<dyn Decoder>)
+            }
+            Plan::Own(spec) => {
+                let stock = self.elsewhere(spec).map_err(|text| {
+                    Error::new(Kind::Model, text + "; start it with --device cpu")
+                })?;
+                self.stock(&stock, device, means, progress)
+            }
+            Plan::Stock(description) => self.stock(description, device, means, progress),
+        }
+    }
+
+    /// How candle computes a model of our own; a text where it does not.
+    fn elsewhere(&self, spec: &Spec) -> std::result::Result<stock::Description, String> {
+        match &self.origin {
+            Origin::Gguf(gguf) => from_gguf::stock(spec, gguf),
+            Origin::Folder(_, config) => config.stock(spec),
+        }
+    }
+
+    fn transformer(
+        &self,
+        spec: &Spec,
         means: Means,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Transformer> {
         let names = match &self.origin {
             Origin::Gguf(_) => Names::Gguf,
-            Origin::Folder(..) => Names::hugging_face(&self.weights, &self.spec),
+            Origin::Folder(..) => Names::hugging_face(&self.weights, spec),
         };
-        let parts = Builder::new(&self.weights, names, &self.spec, progress).parts()?;
-        Transformer::new(self.spec.clone(), parts, means)
+        let parts = Builder::new(&self.weights, names, spec, progress).parts()?;
+        Transformer::new(spec.clone(), parts, means)
     }
+
+    fn stock(
+        &self,
+        description: &stock::Description,
+        device: &Device,
+        means: Means,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Box<dyn Decoder>> {
+        let stock = Stock::new(description, &self.weights, device, means.budget, progress)?;
+        Ok(Box::new(stock))
+    }
+}
+
+/// That an architecture is of none of the known names.
+fn unknown(name: &str) -> String {
+    let names: Vec<&str> = Architecture::names().chain(stock::names()).collect();
+    format!(
+        "its architecture is '{}'; this worker runs: {}; take a model of one of these",
+        shown(name),
+        names.join(", ")
+    )
+}
+
+/// The row by which another device than the CPU computes an architecture of our own.
+///
+/// # Errors
+/// A text, where candle has none for this form of file.
+fn elsewhere(spec: &Spec, gguf: bool) -> std::result::Result<&'static stock::Row, String> {
+    let name = spec.architecture.name();
+    let form = if gguf { "out of GGUF" } else { "out of a folder" };
+    stock::row(name, gguf).ok_or_else(|| format!("{name} {form} is computed on the CPU only"))
 }
 
 /// A small JSON object of the folder; empty where there is no such file.

@@ -46,7 +46,8 @@ pub fn spawn(
 ) -> Result<thread::JoinHandle<()>> {
     let slots = serving.slots.min(decoder.sequences()).max(1);
     queue.serve_at_once(slots);
-    let blocks = Blocks::new(decoder.blocks(), decoder.block_tokens(), serving.prefix_cache);
+    let keep = serving.prefix_cache && decoder.shares_blocks();
+    let blocks = Blocks::new(decoder.blocks(), decoder.block_tokens(), keep);
     pulse.step_ended(decoder.resident_bytes(), blocks.counts());
     let mut engine = Engine {
         decoder,

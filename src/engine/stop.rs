@@ -1,6 +1,8 @@
 //! Stop strings found in text that comes in pieces, wherever the pieces are cut.
 //! Never lets out the beginning of a stop string before it is sure that it isn't one.
 
+use crate::private::Private;
+
 /// Watches a text for stop strings.
 ///
 /// The stop string that is *complete first* wins, so that the stream ends at once; of several which
@@ -61,8 +63,8 @@ impl Pattern {
 
 impl StopMatcher {
     /// A matcher at the start of a text.
-    pub fn new(stops: &[String]) -> Self {
-        let patterns = stops.iter().map(|stop| Pattern::new(stop)).collect();
+    pub fn new(stops: &[Private]) -> Self {
+        let patterns = stops.iter().map(|stop| Pattern::new(stop.expose())).collect();
         StopMatcher { patterns, held: String::new(), matched: None }
     }
 
@@ -115,7 +117,8 @@ mod tests {
     use super::*;
 
     fn matcher(stops: &[&str]) -> StopMatcher {
-        StopMatcher::new(&stops.iter().map(|stop| (*stop).to_owned()).collect::<Vec<_>>())
+        let stops = stops.iter().map(|stop| Private::new((*stop).to_owned()));
+        StopMatcher::new(&stops.collect::<Vec<_>>())
     }
 
     /// The rule of the documentation, on the whole text: text before the match, and the match.

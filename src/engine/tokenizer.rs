@@ -91,6 +91,8 @@ pub struct Tokenizer {
     ends_at: Vec<u32>,
     /// Tokens which end the generation, sorted.
     ends: Vec<u32>,
+    /// Ids that no token stands for: they fill the model's vocabulary up.
+    gaps: Vec<u32>,
     bos: Option<u32>,
     add_bos: bool,
     bos_text: String,
@@ -179,6 +181,7 @@ impl Tokenizer {
             marked,
             bytes,
             ends_at,
+            gaps: gaps(tokens, &type_of),
             ends: all_ends(&ids, eos, ends, type_of),
             bos,
             add_bos,
@@ -240,6 +243,15 @@ impl Tokenizer {
     /// Whether generation is over with this token: end of sequence, of a turn, of a text.
     pub fn ends(&self, token: u32) -> bool {
         self.ends.binary_search(&token).is_ok()
+    }
+
+    /// Makes impossible, in a row of logits, the ids that no token stands for.
+    pub fn forbid_gaps(&self, logits: &mut [f32]) {
+        for gap in &self.gaps {
+            if let Some(logit) = logits.get_mut(*gap as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
     }
 
     /// The tokens for which [`Tokenizer::ends`] holds, in order.
@@ -311,6 +323,13 @@ fn strips(text: &str) -> bool {
 fn unbuilt(gguf: &Gguf, error: tokenizers::Error) -> Error {
     let found = shown(&error.to_string());
     gguf.error(format_args!("the tokenizer can't be built: {found}; convert the model again"))
+}
+
+/// Ids without a token: those that a published vocabulary skips, and what converters write there.
+fn gaps(tokens: &[String], type_of: impl Fn(usize) -> i64) -> Vec<u32> {
+    let filler = |id: usize, text: &str| type_of(id) == UNUSED && text.starts_with("[PAD");
+    let gaps = tokens.iter().enumerate().filter(|(id, text)| text.is_empty() || filler(*id, text));
+    gaps.map(|(id, _)| id as u32).collect()
 }
 
 /// Whether a token is found in any text: user-defined, and not markup by the look of it.

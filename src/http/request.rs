@@ -236,7 +236,7 @@ enum OneOrMany {
 }
 
 /// Strings that end the text; `one` lets a single one stand for itself.
-pub fn stop(fields: &mut Fields, one: bool) -> Vec<String> {
+pub fn stop(fields: &mut Fields, one: bool) -> Vec<Private> {
     let expected = if one { "a string or a list of strings" } else { "a list of strings" };
     let stop = match fields.take("stop", expected) {
         Some(OneOrMany::Many(stop)) => stop,
@@ -254,7 +254,7 @@ pub fn stop(fields: &mut Fields, one: bool) -> Vec<String> {
         let message = format!("each stop string has 1 to {STOP_CHARS_MAX} characters");
         fields.wrong("stop", "length", &message);
     }
-    stop
+    stop.into_iter().map(Private::new).collect()
 }
 
 #[cfg(test)]

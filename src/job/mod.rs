@@ -17,6 +17,7 @@ use crate::delivery::Feed;
 use crate::error::Result;
 use crate::measure::Operation;
 use crate::narration::facts::CancelledBy;
+use crate::private::Private;
 
 /// How tokens are chosen. Values out of range act as the nearest one in range.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,7 +46,7 @@ pub struct Wish {
     /// How its tokens are chosen.
     pub sampling: Sampling,
     /// Strings that end the text.
-    pub stop: Vec<String>,
+    pub stop: Vec<Private>,
     /// Tokens between two progress narrations; 0: none.
     pub progress_every: u32,
     /// Tells how likely each token was, with so many likeliest ones beside it.

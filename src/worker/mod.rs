@@ -195,10 +195,10 @@ fn bind(config: &Config, narrator: &Narrator) -> Result<TcpListener> {
 
 /// Loads the model, starts the engine, and calls the pool manager. Returns only with an error.
 async fn start_work(config: &Config, app: &Arc<App>) -> Result<std::convert::Infallible> {
-    let (path, budget) = (config.model.clone(), config.budget);
+    let (path, budget, wanted) = (config.model.clone(), config.budget, config.device);
     let loading = Arc::clone(app);
     let loaded = tokio::task::spawn_blocking(move || {
-        let (device, ready) = device::cpu();
+        let (device, ready) = device::open(wanted)?;
         loading.narrator.tell(ready.fact());
         let progress = |done, total| {
             loading.life.loading.0.store(done, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-"""Makes small models of every architecture that the engine computes, with random weights, and asks Hugging
+"""Makes small models of the architectures that the worker runs, with random weights, and asks Hugging
 Face's `transformers` what they answer. Writes beside itself, in models/:
 
   <model>/config.json, *.safetensors   the model as a folder of Hugging Face
@@ -60,6 +60,16 @@ MODELS = {
                              short_factor=[1.0, 1.1, 1.3], long_factor=[1.5, 2.5, 4.0])),
     "phi3-window": dict(SMALL, model_type="phi3", num_key_value_heads=4, sliding_window=12,
                         tie_word_embeddings=True),
+    # What candle's decoders compute.
+    "gemma2": dict(SMALL, model_type="gemma2", head_dim=16, query_pre_attn_scalar=16, sliding_window=48,
+                   final_logit_softcapping=6.0, attn_logit_softcapping=9.0, gguf=False),
+    "mixtral": dict(SMALL, model_type="mixtral", num_local_experts=4, num_experts_per_tok=2, gguf=False),
+    "olmo2": dict(SMALL, model_type="olmo2", gguf=False, dtype="bfloat16"),
+    "qwen3_moe": dict(SMALL, model_type="qwen3_moe", head_dim=16, num_experts=4, num_experts_per_tok=2,
+                      moe_intermediate_size=24, norm_topk_prob=True, decoder_sparse_step=2, gguf=False),
+    "stablelm": dict(SMALL, model_type="stablelm", use_qkv_bias=True, gguf=False),
+    "starcoder2": dict(SMALL, model_type="starcoder2", sliding_window=48, gguf=False),
+    "phi2": dict(SMALL, model_type="phi", num_key_value_heads=4, folder=False),
 }
 
 # Further answers: (context that the model is used with, tokens).
@@ -72,7 +82,7 @@ def weights(model, random):
         shape = tuple(parameter.shape)
         drawn = random.standard_normal(shape)
         if name.endswith("norm.weight"):
-            drawn = drawn * 0.2 + (0 if "gemma3" in model.config.model_type else 1)
+            drawn = drawn * 0.2 + (0 if "gemma" in model.config.model_type else 1)
         elif name.endswith("bias"):
             drawn = drawn * 0.3
         elif "embed_tokens" in name:
@@ -83,9 +93,10 @@ def weights(model, random):
 
 
 def build(settings, seed):
-    settings = {key: value for key, value in settings.items() if key not in ("shards", "gguf", "dtype", "tokenizer")}
+    settings = {key: value for key, value in settings.items() if key not in ("shards", "gguf", "dtype", "tokenizer", "folder")}
     config = transformers.AutoConfig.for_model(**settings)
     config._attn_implementation = "eager"
+    config._experts_implementation = "eager"
     return transformers.AutoModelForCausalLM.from_config(config).eval()
 
 
@@ -136,7 +147,11 @@ def write_folder(folder, model, dtype, shards):
     state = {name: model.state_dict()[name].to(getattr(torch, dtype)).contiguous() for name in names}
 
     metadata = {"format": "pt"}
-    if shards == 1:
+    if any(".experts." in name for name in names):
+        # In memory the experts of a layer are one tensor; this writes them as they are published.
+        model.to(getattr(torch, dtype)).save_pretrained(folder)
+        (folder / "generation_config.json").unlink()
+    elif shards == 1:
         save(state, folder / "model.safetensors", metadata)
     else:
         of = {name: f"model-{at * shards // len(names) + 1:05}-of-{shards:05}.safetensors" for at, name in enumerate(names)}
@@ -273,6 +288,39 @@ def write_gguf(folder, model, dtype):
     writer.close()
 
 
+def write_phi2(folder, model):
+    """As llama.cpp's converter writes Phi-2: queries, keys and values in one matrix."""
+    config, state = model.config, model.state_dict()
+    writer = gguf.GGUFWriter(folder / "model.gguf", "phi2")
+    writer.add_name(folder.name)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_attention_heads)
+    writer.add_layer_norm_eps(config.layer_norm_eps)
+    turning = config.rope_parameters["partial_rotary_factor"] * config.hidden_size / config.num_attention_heads
+    writer.add_rope_dimension_count(int(turning))
+    parts = {"self_attn.dense": "attn_output", "mlp.fc1": "ffn_up", "mlp.fc2": "ffn_down", "input_layernorm": "attn_norm"}
+    whole = {"model.embed_tokens": "token_embd", "model.final_layernorm": "output_norm", "lm_head": "output"}
+    for name, tensor in state.items():
+        stem, kind = name.rsplit(".", 1)
+        if stem in whole:
+            writer.add_tensor(f"{whole[stem]}.{kind}", tensor.numpy())
+            continue
+        _, _, layer, part = stem.split(".", 3)
+        if part == "self_attn.q_proj":
+            three = [state[name.replace("q_proj", f"{one}_proj")].numpy() for one in "qkv"]
+            writer.add_tensor(f"blk.{layer}.attn_qkv.{kind}", numpy.concatenate(three))
+        elif part in parts:
+            writer.add_tensor(f"blk.{layer}.{parts[part]}.{kind}", tensor.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def main():
     torch.manual_seed(0)
     HERE.mkdir(exist_ok=True)
@@ -283,10 +331,13 @@ def main():
         with torch.no_grad():
             for parameter, drawn in weights(model, numpy.random.default_rng(seed)):
                 parameter.copy_(torch.from_numpy(drawn).to(getattr(torch, dtype)).to(parameter.dtype))
-        write_folder(folder, model, dtype, settings.get("shards", 1))
+        if settings.get("folder", True):
+            write_folder(folder, model, dtype, settings.get("shards", 1))
+        else:
+            write_phi2(folder, model)
         if "tokenizer" in settings:
             write_tokenizer(folder, settings["vocab_size"])
-        if settings.get("gguf", True):
+        if settings.get("gguf", True) and settings.get("folder", True):
             write_gguf(folder, model, dtype)
         model = model.double()
         answer(folder, "answer", model, seed, TOKENS, None)

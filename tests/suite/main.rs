@@ -18,6 +18,7 @@ mod facts;
 mod filter_guests;
 mod filter_tools;
 mod filters;
+mod golden;
 mod guard;
 mod hung;
 mod jobs;

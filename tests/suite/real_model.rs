@@ -4,6 +4,9 @@ use serde_json::json;
 
 use crate::worker::{Worker, real_model, text};
 
+/// Memory beside what the engine counts: the program, the filters' host, tokenizer and threads.
+const BESIDE_BYTES_MAX: u64 = 100_000_000;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_default_model_says_paris_token_by_token() {
     let worker = Worker::spawn(&real_model(), &[]);
@@ -81,4 +84,41 @@ async fn a_folder_of_safetensors_is_served() {
         json!({"messages": [{"role": "user", "content": "Hum."}], "max_tokens": 8, "seed": 1});
     let frames = worker.execute(&body).await;
     assert_eq!(frames.last().expect("frames").event, "end", "{frames:?}");
+}
+
+/// A line of `/proc/PID/status`, in bytes.
+fn status_bytes(worker: &Worker, key: &str) -> u64 {
+    let path = format!("/proc/{}/status", worker.pid());
+    let status = std::fs::read_to_string(path).expect("the worker runs");
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("the key is there");
+    let number: String = line.chars().filter(char::is_ascii_digit).collect();
+    number.parse::<u64>().expect("a number") * 1024
+}
+
+async fn resident_bytes(worker: &Worker) -> u64 {
+    let health = worker.client.get(worker.url("/health")).send().await.expect("it answers");
+    let health: serde_json::Value = health.json().await.expect("JSON");
+    health["resident_bytes"].as_u64().expect("a number")
+}
+
+/// Loading holds one slab beside the weights, and what is told to be resident is.
+#[tokio::test(flavor = "multi_thread")]
+#[cfg(target_os = "linux")]
+async fn memory_is_what_it_is_told_to_be() {
+    let file = std::fs::metadata(real_model()).expect("it is there").len();
+    let worker = Worker::spawn(&real_model(), &[]);
+    worker.ready().await;
+    let most = file * 13 / 10 + BESIDE_BYTES_MAX;
+    let peak = status_bytes(&worker, "VmHWM:");
+    assert!(peak <= most, "loading {file} bytes took {peak} at its peak, expected {most} at most");
+    let before = resident_bytes(&worker).await;
+    let body = json!({"prompt": "one two three four ".repeat(80), "max_tokens": 2,
+        "temperature": 0});
+    worker.execute(&body).await;
+    let (told, real) = (resident_bytes(&worker).await, status_bytes(&worker, "VmRSS:"));
+    eprintln!("file {file}, peak {peak}, told {before}, then {told}, resident {real}");
+    // 320 tokens of 22.5 KiB, and what a step of them works on.
+    assert!(told >= before + 320 * 23_040, "keys and values count: {before}, then {told}");
+    assert!(told <= real, "told {told}, but only {real} are resident");
+    assert!(real <= told + BESIDE_BYTES_MAX, "told {told}, but {real} are resident");
 }

@@ -74,6 +74,28 @@ fn whatever_comes_out_is_json_of_that_form() {
 }
 
 #[test]
+fn one_of_choices_that_exclude_each_other_is_taken() {
+    let language = language();
+    let shape = |kind: &str, size: &str| {
+        json!({"type": "object", "properties": {"kind": {"const": kind}, size: {"type": "boolean"}},
+            "required": ["kind", size], "additionalProperties": false})
+    };
+    let schema = json!({"oneOf": [shape("bee", "wings"), shape("hive", "full"), {"type": "null"}]});
+    let mut kinds = std::collections::BTreeSet::new();
+    for seed in 0..40 {
+        let text = random_text(&language, &schema, seed).expect("a short text");
+        let value: Value = serde_json::from_str(&text).expect("JSON");
+        match value["kind"].as_str() {
+            Some("bee") => assert!(value["wings"].is_boolean(), "seed {seed}: {text}"),
+            Some("hive") => assert!(value["full"].is_boolean(), "seed {seed}: {text}"),
+            _ => assert!(value.is_null(), "seed {seed}: {text}"),
+        }
+        kinds.insert(value["kind"].to_string());
+    }
+    assert_eq!(kinds.len(), 3, "{kinds:?}");
+}
+
+#[test]
 fn any_json_object_is_an_object() {
     let language = language();
     let mut constraint = language.constrain(Grammar::JsonObject).expect("it can be honoured");
@@ -102,6 +124,8 @@ fn what_cannot_be_honoured_is_refused_by_name() {
     check(json!({"type": "string", "pattern": "(unclosed"}), "");
     check(json!({"$ref": "https://example.org/schema.json"}), "");
     check(json!({"type": "honey"}), "");
+    let overlap = json!([{"type": "integer", "minimum": 3}, {"type": "integer"}]);
+    check(json!({"oneOf": overlap}), "oneOf is taken where its choices exclude each other");
     check(json!({"enum": ["x".repeat(GRAMMAR_BYTES_MAX)]}), "has more than");
     check(json!({"type": "integer", "minimum": 3, "maximum": 1}), "");
 }

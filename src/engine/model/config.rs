@@ -6,8 +6,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::plan::Plan;
 use super::rope::{RopeSpec, Scaling, long_magnitude};
 use super::spec::{Activation, Architecture, LayerSpec, Spec};
+use super::stock::{self, Description};
 use super::weights::Weights;
 use crate::error::{Error, Kind, Result};
 use crate::limits::{CONFIG_JSON_BYTES_MAX, MODEL_LAYERS_MAX};
@@ -105,8 +107,25 @@ impl Config {
     /// # Errors
     /// [`Kind::Model`] for an architecture that the engine does not know (the known ones are named),
     /// for what is missing, and for sizes that do not fit each other.
-    pub(super) fn spec(&self, weights: &Weights) -> Result<Spec> {
-        let architecture = Architecture::named(self.architecture()?).map_err(wrong)?;
+    pub(super) fn plan(&self, weights: &Weights) -> Result<Plan> {
+        let name = self.architecture()?;
+        if let Some(architecture) = Architecture::named(name) {
+            return self.spec(architecture, weights).map(Plan::Own);
+        }
+        let row = stock::row(name, false).ok_or_else(|| wrong(super::unknown(name)))?;
+        Description::of_folder(row, &self.text).map(Plan::Stock).map_err(wrong)
+    }
+
+    /// The same model, whose description is `spec`, by candle.
+    ///
+    /// # Errors
+    /// A text: what candle does not honour.
+    pub(super) fn stock(&self, spec: &Spec) -> std::result::Result<Description, String> {
+        let row = super::elsewhere(spec, false)?;
+        Description::of_spec(row, spec, Some(&self.text))
+    }
+
+    fn spec(&self, architecture: Architecture, weights: &Weights) -> Result<Spec> {
         for (key, what) in [
             ("attn_logit_softcapping", "caps the products of queries and keys"),
             ("use_bidirectional_attention", "sees tokens that come later"),

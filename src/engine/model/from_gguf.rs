@@ -2,8 +2,10 @@
 //! specification and of llama.cpp's `llama-arch.cpp`; what a key means where files differ from the
 //! models' own configuration is said at the place. Reads no weight but the rotations' divisors.
 
+use super::plan::Plan;
 use super::rope::{RopeSpec, Scaling, long_magnitude};
 use super::spec::{Activation, Architecture, LayerSpec, Spec};
+use super::stock::{self, Description};
 use super::weights::Weights;
 use crate::engine::gguf::Gguf;
 use crate::error::Result;
@@ -46,9 +48,28 @@ impl Keys<'_> {
 /// # Errors
 /// [`crate::error::Kind::Model`] for an architecture that the engine does not know (the known ones
 /// are named), for metadata that is missing, and for sizes that do not fit each other.
-pub(super) fn spec(gguf: &Gguf, weights: &Weights) -> Result<Spec> {
+pub(super) fn plan(gguf: &Gguf, weights: &Weights) -> Result<Plan> {
+    let name = gguf.architecture()?;
+    if let Some(architecture) = Architecture::named(name) {
+        return spec(architecture, gguf, weights).map(Plan::Own);
+    }
+    let row = stock::row(name, true).ok_or_else(|| gguf.error(super::unknown(name)))?;
+    let stock = Description::of_gguf(row, gguf);
+    stock.map(Plan::Stock).map_err(|text| gguf.error(text + "; take another model"))
+}
+
+/// The same model, whose description is `spec`, by candle.
+///
+/// # Errors
+/// A text: what candle does not honour.
+pub(super) fn stock(spec: &Spec, gguf: &Gguf) -> std::result::Result<Description, String> {
+    let row = super::elsewhere(spec, true)?;
+    stock::check(row, gguf)?;
+    Description::of_spec(row, spec, None)
+}
+
+fn spec(architecture: Architecture, gguf: &Gguf, weights: &Weights) -> Result<Spec> {
     let prefix = gguf.architecture()?;
-    let architecture = Architecture::named(prefix).map_err(|text| gguf.error(text))?;
     let keys = Keys { gguf, prefix };
     let (width, heads) = (keys.size("embedding_length")?, keys.size("attention.head_count")?);
     let layers = keys.size("block_count")?;

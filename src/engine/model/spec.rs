@@ -1,11 +1,9 @@
 //! What a decoder-only model is made of, as its own file describes it: one description for all the
 //! architectures that the engine computes itself. Holds numbers only: no weights, no file.
 
+use super::plan::{Sizes, within};
 use super::rope::RopeSpec;
-use crate::limits::{
-    CONTEXT_TOKENS_MAX, MODEL_FEED_FORWARD_MAX, MODEL_HEAD_WIDTH_MAX, MODEL_HEADS_MAX,
-    MODEL_LAYERS_MAX, MODEL_VOCABULARY_MAX, MODEL_WIDTH_MAX,
-};
+use crate::limits::MODEL_FEED_FORWARD_MAX;
 
 /// The families of models that the engine computes itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,20 +28,15 @@ const NAMES: [(Architecture, &str, &[&str]); 6] = [
 ];
 
 impl Architecture {
-    /// The family called `name` in a model file.
-    ///
-    /// # Errors
-    /// A text that lists the known names.
-    pub fn named(name: &str) -> Result<Architecture, String> {
+    /// The family called `name` in a model file, if it is one of these.
+    pub fn named(name: &str) -> Option<Architecture> {
         let known = NAMES.iter().find(|row| row.1 == name || row.2.contains(&name));
-        known.map(|row| row.0).ok_or_else(|| {
-            let names: Vec<&str> = NAMES.iter().map(|row| row.1).collect();
-            format!(
-                "its architecture is '{}'; this worker runs: {}; take a model of one of these",
-                super::shown(name),
-                names.join(", ")
-            )
-        })
+        known.map(|row| row.0)
+    }
+
+    /// All their names.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMES.iter().map(|row| row.1)
     }
 
     /// Its name.
@@ -129,33 +122,26 @@ impl Spec {
         self.kv_heads * self.head_width
     }
 
+    /// The sizes that every decoder has.
+    pub(super) fn sizes(&self) -> Sizes {
+        Sizes {
+            layers: self.layers.len(),
+            width: self.width,
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_width: self.head_width,
+            context_length: self.context_length,
+            vocabulary: self.vocabulary,
+        }
+    }
+
     /// That the sizes fit each other and the worker's bounds.
     ///
     /// # Errors
     /// What was expected and found.
     pub fn check(&self) -> Result<(), String> {
-        let bounded = [
-            ("layers", self.layers.len(), MODEL_LAYERS_MAX),
-            ("an embedding length", self.width, MODEL_WIDTH_MAX),
-            ("a feed-forward length", self.feed_forward, MODEL_FEED_FORWARD_MAX),
-            ("heads", self.heads, MODEL_HEADS_MAX),
-            ("heads of keys and values", self.kv_heads, MODEL_HEADS_MAX),
-            ("a head width", self.head_width, MODEL_HEAD_WIDTH_MAX),
-            ("a vocabulary", self.vocabulary, MODEL_VOCABULARY_MAX),
-            ("a context length", self.context_length, CONTEXT_TOKENS_MAX),
-        ];
-        for (what, found, most) in bounded {
-            if found == 0 || found > most {
-                return Err(format!("expected {what} from 1 to {most}, found {found}"));
-            }
-        }
-        if !self.heads.is_multiple_of(self.kv_heads) {
-            let (heads, kv) = (self.heads, self.kv_heads);
-            return Err(format!("{heads} heads can't share {kv} heads of keys and values evenly"));
-        }
-        if !self.head_width.is_multiple_of(2) {
-            return Err(format!("expected an even head width, found {}", self.head_width));
-        }
+        self.sizes().check()?;
+        within("a feed-forward length", self.feed_forward, MODEL_FEED_FORWARD_MAX)?;
         if self.layers.iter().any(|layer| layer.window == Some(0)) {
             return Err("expected a sliding window of at least 1 token, found 0".to_owned());
         }

@@ -15,13 +15,13 @@ use rbees_kernel::KvKind;
 
 /// What `tests/references/make_models.py` has recorded of a model.
 #[derive(Deserialize)]
-struct Answer {
+pub(super) struct Answer {
     /// Longest sequence that the model is used with; `None`: its own.
     context: Option<usize>,
-    tokens: Vec<u32>,
+    pub(super) tokens: Vec<u32>,
     /// How many of the tokens the continuation follows.
-    prompt: usize,
-    greedy: Vec<u32>,
+    pub(super) prompt: usize,
+    pub(super) greedy: Vec<u32>,
 }
 
 const NAMES: [&str; 9] = [
@@ -36,7 +36,7 @@ const NAMES: [&str; 9] = [
     "phi3-window",
 ];
 
-fn folder(name: &str) -> PathBuf {
+pub(super) fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/references/models").join(name)
 }
 
@@ -48,16 +48,22 @@ fn forms(name: &str) -> Vec<PathBuf> {
 }
 
 fn decoder(path: &Path, context: Option<usize>) -> Transformer {
-    let mut model = Model::open(path).expect("a sound model");
-    if let Some(context) = context {
-        model.spec.context_length = context;
-    }
+    let model = Model::open(path).expect("a sound model");
+    let mut spec = spec(&model).clone();
+    spec.context_length = context.unwrap_or(spec.context_length);
     let budget = Budget { sequences: 4, kv_bytes: 1 << 22 };
     let means = Means { kv: KvKind::F32, threads: 2, budget };
-    model.decoder(means, &mut |_| {}).expect("sound weights")
+    model.transformer(&spec, means, &mut |_| {}).expect("sound weights")
 }
 
-fn answer(name: &str, kind: &str) -> (Answer, Vec<f32>) {
+pub(super) fn spec(model: &Model) -> &Spec {
+    match &model.plan {
+        Plan::Own(spec) => spec,
+        Plan::Stock(_) => panic!("computed by candle"),
+    }
+}
+
+pub(super) fn answer(name: &str, kind: &str) -> (Answer, Vec<f32>) {
     let json = std::fs::read(folder(name).join(format!("{kind}.json"))).expect("it is committed");
     let bytes = std::fs::read(folder(name).join(format!("{kind}.logits"))).expect("committed");
     let logits = bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
@@ -83,7 +89,7 @@ fn fed(decoder: &mut Transformer, number: u32, tokens: &[u32], size: usize) -> V
     all
 }
 
-fn best(row: &[f32]) -> u32 {
+pub(super) fn best(row: &[f32]) -> u32 {
     let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
     best.map_or(0, |(token, _)| token as u32)
 }
@@ -106,7 +112,7 @@ fn greedy(decoder: &mut Transformer, prompt: &[u32], count: usize) -> Vec<u32> {
     tokens.split_off(prompt.len())
 }
 
-fn difference(found: &[f32], expected: &[f32]) -> f32 {
+pub(super) fn difference(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len());
     found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }

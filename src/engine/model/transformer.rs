@@ -23,6 +23,8 @@ pub struct Transformer {
     context_length: usize,
     sequences: usize,
     weight_bytes: u64,
+    /// By block: whether it was ever written, so that the system has given memory for it.
+    written: Vec<bool>,
     buffers: Buffers,
 }
 
@@ -77,6 +79,7 @@ impl Transformer {
         let turns = ropes.iter().map(|_| Default::default()).collect();
         Ok(Transformer {
             weight_bytes: parts.bytes(),
+            written: vec![false; blocks],
             pool: pool(blocks)?,
             kernel: Kernel::new(means.threads),
             buffers: Buffers { turns, ..Buffers::default() },
@@ -298,6 +301,15 @@ impl Buffers {
             buffer.resize(rows * width);
         }
     }
+
+    /// Memory that they hold, bytes.
+    fn bytes(&self) -> u64 {
+        let Buffers { x, y, query, key, value, attended, gated, turns } = self;
+        let rows = [x, y, query, key, value, attended, gated];
+        let turns = turns.iter().flat_map(|(cos, sin)| [cos, sin]);
+        let numbers: usize = rows.into_iter().chain(turns).map(Vec::capacity).sum();
+        (numbers * size_of::<f32>()) as u64
+    }
 }
 
 impl Parts {
@@ -344,12 +356,18 @@ impl Decoder for Transformer {
     }
 
     fn resident_bytes(&self) -> u64 {
-        self.weight_bytes + (self.pool.block_bytes() * self.pool.blocks()) as u64
+        let written = self.written.iter().filter(|written| **written).count();
+        self.weight_bytes + (self.pool.block_bytes() * written) as u64 + self.buffers.bytes()
     }
 
     fn step(&mut self, chunks: &[Chunk<'_>], logits: &mut Logits) -> Result<()> {
         let rows = self.pass(chunks, false)?;
         self.head(rows, logits);
+        for chunk in chunks {
+            let end = chunk.position + chunk.tokens.len();
+            let blocks = chunk.position / KV_BLOCK_TOKENS..end.div_ceil(KV_BLOCK_TOKENS);
+            chunk.blocks[blocks].iter().for_each(|block| self.written[*block as usize] = true);
+        }
         Ok(())
     }
 
@@ -360,6 +378,7 @@ impl Decoder for Transformer {
             return Err(Error::new(Kind::Internal, text));
         }
         self.pool.copy(from, to);
+        self.written[to as usize] = true;
         Ok(())
     }
 }

@@ -148,6 +148,22 @@ impl Weights {
         }
     }
 
+    /// The one file of a GGUF from its beginning, by the handle that was checked.
+    ///
+    /// # Errors
+    /// [`Kind::Model`] where the system gives no further handle.
+    pub(super) fn file(&self) -> Result<File> {
+        let none = || std::io::Error::other("there is none");
+        let file = self.sources.first().ok_or_else(none).and_then(|source| {
+            let mut file = source.file.try_clone()?;
+            file.rewind()?;
+            Ok(file)
+        });
+        file.map_err(|error| {
+            Error::new(Kind::Model, "the model's file can't be read again").because(error)
+        })
+    }
+
     /// Fills `into` with `length` bytes of a tensor, from byte `from` of it on.
     ///
     /// # Errors

@@ -125,6 +125,10 @@ impl Sequence {
         language: &Language,
         pulse: &Pulse,
     ) -> Option<Outcome> {
+        // Rows may be wider than the vocabulary: what fills them up is no token.
+        let known = logits.len().min(language.tokenizer.vocabulary() as usize);
+        let logits = &mut logits[..known];
+        language.tokenizer.forbid_gaps(logits);
         let (token, complete) = match self.choose(logits) {
             Ok(chosen) => chosen,
             Err(error) => return Some(Outcome::Failed(error)),
@@ -251,7 +255,9 @@ impl Sequence {
                 StopReason::StopSequence => WireStop::StopSequence,
                 StopReason::Eos => WireStop::Eos,
             },
-            stop_sequence_matched: stop.and_then(|at| self.job.wish.stop.get(at).cloned()),
+            stop_sequence_matched: stop
+                .and_then(|at| self.job.wish.stop.get(at))
+                .map(|stop| stop.expose().to_owned()),
         };
         feed.end(Ok(end), &self.served());
     }

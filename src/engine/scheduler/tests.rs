@@ -56,6 +56,23 @@ async fn no_text_depends_on_company_or_on_the_cache() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_id_is_chosen_that_the_tokenizer_lacks() {
+    let plain = House::new(Toy::new(1, 512, 8), 1, false);
+    let padded = House::new(Toy::new(1, 512, 8).padded(49), 1, false);
+    for (at, asked) in requests(3, 12).into_iter().enumerate() {
+        let (grammar, logprobs) = (at % 3 == 0, (at % 2 == 0).then_some(2));
+        let asked = Asked { grammar, logprobs, ..asked };
+        let expected = plain.run(&asked).await;
+        let found = padded.run(&asked).await;
+        assert_eq!(text(&found), text(&expected), "request {at}");
+        let told = |frames: &[Value]| -> Vec<Value> {
+            frames.iter().filter_map(|frame| frame.get("logprobs").cloned()).collect()
+        };
+        assert_eq!(told(&found), told(&expected), "request {at}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_long_prompt_takes_turns_and_others_get_a_token_every_step() {
     let toy = Toy::new(4, 512, 8);
     let steps = toy.steps();

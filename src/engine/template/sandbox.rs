@@ -124,6 +124,8 @@ pub(super) fn environment() -> Environment<'static> {
                 .add_test(*name, move |a: &Value, b: &Value| in_time().map(|()| compare(a, b)));
         }
     }
+    // In Jinja, nothing is not iterable.
+    environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
     environment.add_test("in", |state: &State, item: &Value, all: &Value| {
         in_time().and_then(|()| minijinja::tests::is_in(state, item, all))
     });

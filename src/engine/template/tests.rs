@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+mod references;
+
 use super::*;
 
 const CHATML: &str = "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + \

@@ -58,14 +58,14 @@ struct PreTokenizerFacts {
 
 const PRE_TOKENIZERS: [PreTokenizerFacts; 7] = [
     PreTokenizerFacts {
-        names: &["smollm"],
+        names: &["smollm", "starcoder", "refact", "command-r"],
         patterns: &[r"\p{N}", GPT2],
         ignore_merges: false,
         add_bos: false,
         compose: false,
     },
     PreTokenizerFacts {
-        names: &["gpt-2", "gpt2"],
+        names: &["gpt-2", "gpt2", "phi-2", "mpt", "olmo"],
         patterns: &[GPT2],
         ignore_merges: false,
         add_bos: false,

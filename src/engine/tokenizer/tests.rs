@@ -1,5 +1,7 @@
 //! The tokenizer against tiny vocabularies and against the default model's.
 
+mod real;
+
 use std::path::{Path, PathBuf};
 
 use super::*;
@@ -127,7 +129,7 @@ fn whatever_is_wrong_is_told() {
         GgufBuilder::new()
             .meta_str("tokenizer.ggml.model", "gpt2")
             .meta_str("tokenizer.ggml.pre", "made-up"),
-        "'made-up' is unknown; known: smollm, gpt-2, gpt2, llama-bpe, llama3, llama-v3, dbrx, tekken, qwen2",
+        "'made-up' is unknown; known: smollm, starcoder, refact, command-r, gpt-2, gpt2, phi-2, mpt, olmo, llama-bpe",
     );
     check_error(small(&[], &[], &[]), "is empty");
     check_error(small(&tokens, &[], &[1]), "a type for each of 3 tokens");
@@ -160,6 +162,34 @@ fn what_is_wrong_with_pieces_is_told() {
     let charsmap =
         pieces(&[0.0; 5]).meta_list_raw("tokenizer.ggml.precompiled_charsmap", 0, 1, &[1]);
     check_error(charsmap, "rewrites characters by a table");
+}
+
+/// The ids that a row of logits can't choose, whatever the model says of them.
+fn impossible(tokenizer: &Tokenizer) -> Vec<usize> {
+    let mut logits = vec![0.0; tokenizer.vocabulary() as usize];
+    tokenizer.forbid_gaps(&mut logits);
+    (0..logits.len()).filter(|id| logits[*id] == f32::NEG_INFINITY).collect()
+}
+
+#[test]
+fn ids_without_a_token_are_impossible() {
+    let mut tokens = tiny_tokens(&[]);
+    let mut types = vec![1; tokens.len()];
+    assert_eq!(impossible(&build(small(&tokens, &[], &types)).expect("sound")), [0; 0]);
+    // What converters write where a vocabulary is wider than its tokenizer.
+    let first = tokens.len();
+    tokens.extend(["[PAD7]".to_owned(), "[PAD8]".to_owned(), "[PADDLE]".to_owned()]);
+    types.extend([5, 5, 1]);
+    let tokenizer = build(small(&tokens, &[], &types)).expect("sound");
+    assert_eq!(impossible(&tokenizer), [first, first + 1]);
+    // A published vocabulary that skips ids.
+    let json = std::fs::read_to_string(reference("qwen2.json")).expect("it is committed");
+    let mut json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let last = Tokenizer::from_json(json.to_string().as_bytes(), &Default::default(), &[]);
+    let last = last.expect("sound").vocabulary() as usize;
+    json["model"]["vocab"]["蜂far"] = (last + 2).into();
+    let tokenizer = Tokenizer::from_json(json.to_string().as_bytes(), &Default::default(), &[]);
+    assert_eq!(impossible(&tokenizer.expect("sound")), [last, last + 1]);
 }
 
 #[test]

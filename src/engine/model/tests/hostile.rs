@@ -52,7 +52,10 @@ impl Spoilt {
         let budget = Budget { sequences: 2, kv_bytes: 1 << 20 };
         let means = Means { kv: KvKind::F32, threads: 1, budget };
         let model = Model::open(&self.0).map_err(|error| error.to_string())?;
-        model.decoder(means, &mut |_| {}).map(|_| ()).map_err(|error| error.to_string())
+        model
+            .decoder(&Device::Cpu, means, &mut |_| {})
+            .map(|_| ())
+            .map_err(|error| error.to_string())
     }
 }
 
@@ -212,7 +215,11 @@ fn metadata_that_lies_is_told() {
     let model = Model::open(file.path()).expect("a sound header");
     let budget = Budget { sequences: 1, kv_bytes: 1 << 20 };
     let means = Means { kv: KvKind::F32, threads: 1, budget };
-    let error = model.decoder(means, &mut |_| {}).map(|_| ()).expect_err("no layers").to_string();
+    let error = model
+        .decoder(&Device::Cpu, means, &mut |_| {})
+        .map(|_| ())
+        .expect_err("no layers")
+        .to_string();
     assert!(error.contains("expected the tensor 'output_norm.weight', found none"), "{error}");
 }
 
@@ -232,7 +239,7 @@ fn no_mutation_of_a_model_makes_it_panic() {
         let file = Scratch::new(&bytes);
         let Ok(model) = Model::open(file.path()) else { continue };
         let means = Means { kv: KvKind::F16, threads: 1, budget };
-        let Ok(mut decoder) = model.decoder(means, &mut |_| {}) else { continue };
+        let Ok(mut decoder) = model.decoder(&Device::Cpu, means, &mut |_| {}) else { continue };
         let chunk = Chunk { blocks: &[0], position: 0, tokens: &[0, 1], logits: true };
         let _ = decoder.step(&[chunk], &mut Logits::default());
     }

@@ -48,7 +48,7 @@ fn full_precision(mut parts: Parts) -> Parts {
 fn perplexity(model: &Model, parts: Parts, kv: KvKind, tokens: &[u32]) -> f64 {
     let budget = Budget { sequences: 1, kv_bytes: 1 << 28 };
     let means = Means { kv, threads: 2, budget };
-    let mut decoder = Transformer::new(model.spec.clone(), parts, means).expect("room");
+    let mut decoder = Transformer::new(spec(model).clone(), parts, means).expect("room");
     let blocks: Vec<u32> = (0..tokens.len().div_ceil(KV_BLOCK_TOKENS) as u32).collect();
     let (mut logits, mut sum) = (Logits::default(), 0.0);
     for (at, inputs) in tokens[..tokens.len() - 1].chunks(STEP).enumerate() {
@@ -71,9 +71,14 @@ fn quantized_products_cost_the_default_model_next_to_nothing() {
     let model = default_model();
     let (tokenizer, _) = model.language().expect("its tokenizer");
     let tokens = &tokenizer.encode(text).expect("tokens")[..TOKENS];
+    if let Some(path) = std::env::var_os("RBEES_TOKENS") {
+        // For `make perplexity`, which gives them to llama.cpp.
+        let lines: Vec<String> = tokens.iter().map(u32::to_string).collect();
+        std::fs::write(path, lines.join("\n")).expect("a place for the tokens");
+    }
     let parts = || {
         let mut unheard = |_| {};
-        let builder = Builder::new(&model.weights, Names::Gguf, &model.spec, &mut unheard);
+        let builder = Builder::new(&model.weights, Names::Gguf, spec(&model), &mut unheard);
         builder.parts().expect("sound weights")
     };
     let found = perplexity(&model, parts(), KvKind::F16, tokens);

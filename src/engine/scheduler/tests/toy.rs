@@ -57,6 +57,8 @@ pub struct Toy {
     blocks: Vec<Vec<Option<(u32, u64)>>>,
     steps: Steps,
     gate: Gate,
+    /// Logits of a row beyond the tokenizer's tokens, all likelier than any token.
+    padding: usize,
 }
 
 fn mix(before: u64, token: u32, at: usize) -> u64 {
@@ -71,7 +73,12 @@ impl Toy {
         let gate = Gate::default();
         gate.open();
         let blocks = vec![vec![None; block_tokens]; blocks];
-        Toy { sequences, block_tokens, blocks, steps: Steps::default(), gate }
+        Toy { sequences, block_tokens, blocks, steps: Steps::default(), gate, padding: 0 }
+    }
+
+    /// With rows that are wider than the vocabulary.
+    pub fn padded(self, padding: usize) -> Toy {
+        Toy { padding, ..self }
     }
 
     pub fn steps(&self) -> Steps {
@@ -105,7 +112,7 @@ impl Decoder for Toy {
     }
 
     fn vocabulary(&self) -> usize {
-        271
+        271 + self.padding
     }
 
     fn block_tokens(&self) -> usize {
@@ -129,7 +136,7 @@ impl Decoder for Toy {
         assert!(chunks.len() <= self.sequences, "more chunks than the decoder takes");
         let taken = chunks.iter().map(|c| Taken { first: c.tokens[0], tokens: c.tokens.len() });
         self.steps.lock().expect("no panic").push(taken.collect());
-        logits.clear(271);
+        logits.clear(self.vocabulary());
         for chunk in chunks {
             let mut sum = self.checksum(chunk.blocks, chunk.position)?;
             for (at, &token) in (chunk.position..).zip(chunk.tokens) {
@@ -150,6 +157,7 @@ impl Decoder for Toy {
                 row[..3].fill(-5.0);
                 row[2] = if sum % 50 == 0 { 20.0 } else { -5.0 };
                 row[131..].fill(-10.0);
+                row[271..].fill(1e6);
             }
         }
         Ok(())
