@@ -7,10 +7,12 @@ use serde_json::{Value, json};
 use crate::gguf::tiny_llama;
 use crate::worker::{Worker, text};
 
-const GREEDY: &str = "d\u{604}3\u{15}\u{fffd}\u{fffd}\u{fffd}g\u{fffd}\u{fffd}W\u{fffd}\u{fffd}\u{fffd}3f\u{fffd}\u{fffd}s\u{fffd}z\u{fffd}";
-const DRAWN: &str =
-    "d\u{604}~\u{fffd}`d\u{fffd}*+ tE\u{fffd} atR\u{8}C&er\u{fffd}\u{7}\u{fffd}\u{fffd}";
-const STRICT: &str = "d\u{fffd}\u{1c4}3\u{18}\\\u{17}G\u{fffd}a\u{fffd}\u{fffd}ll\u{15}\u{fffd}\u{fffd}\u{fffd}'\u{fffd}\u{fffd}[\u{1f8}";
+const GREEDY: &str = "d\u{604}3\u{15}\u{fffd}\u{fffd}\u{fffd}g\u{fffd}\u{fffd}W\
+    \u{fffd}\u{fffd}\u{fffd}3f\u{fffd}\u{fffd}s\u{fffd}z\u{fffd}";
+const DRAWN: &str = "d\u{604}~\u{fffd}`d\u{fffd}*+ tE\u{fffd} \
+    atR\u{8}C&er\u{fffd}\u{7}\u{fffd}\u{fffd}";
+const STRICT: &str = "d\u{fffd}\u{1c4}3\u{18}\\\u{17}G\u{fffd}a\u{fffd}\
+    \u{fffd}ll\u{15}\u{fffd}\u{fffd}\u{fffd}'\u{fffd}\u{fffd}[\u{1f8}";
 
 async fn written(worker: &Worker, wish: Value) -> String {
     let mut body = json!({"prompt": "the thing, in 2024", "max_tokens": 24});
