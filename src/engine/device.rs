@@ -107,8 +107,8 @@ pub fn open(wanted: Wanted) -> Result<(Device, Ready)> {
 }
 
 fn card(kind: &str, ordinal: u32) -> Result<(Device, Ready)> {
-    let built = if kind == "cuda" { cfg!(feature = "cuda") } else { cfg!(feature = "metal") };
-    if !built {
+    let built = [("cuda", cfg!(feature = "cuda")), ("metal", cfg!(feature = "metal"))];
+    if !built.contains(&(kind, true)) {
         return Err(Error::new(
             Kind::Config,
             format!(

@@ -40,6 +40,8 @@ struct Buffers {
     value: Floats,
     attended: Floats,
     gated: Floats,
+    /// Numbers in all of these when they were longest; they never give memory back.
+    most: usize,
     /// Cosines and sines of each rotation.
     turns: Vec<(Vec<f32>, Vec<f32>)>,
 }
@@ -288,6 +290,7 @@ fn add(
 
 impl Buffers {
     fn resize(&mut self, spec: &Spec, rows: usize) {
+        let mut numbers = 0;
         let post = if spec.post_norms { spec.width } else { 0 };
         for (buffer, width) in [
             (&mut self.x, spec.width),
@@ -299,16 +302,15 @@ impl Buffers {
             (&mut self.gated, spec.feed_forward),
         ] {
             buffer.resize(rows * width);
+            numbers += rows * width;
         }
+        self.most = self.most.max(numbers);
     }
 
     /// Memory that they hold, bytes.
     fn bytes(&self) -> u64 {
-        let Buffers { x, y, query, key, value, attended, gated, turns } = self;
-        let rows = [x, y, query, key, value, attended, gated];
-        let turns = turns.iter().flat_map(|(cos, sin)| [cos, sin]);
-        let numbers: usize = rows.into_iter().chain(turns).map(Vec::capacity).sum();
-        (numbers * size_of::<f32>()) as u64
+        let turns = self.turns.iter().map(|(cos, sin)| cos.capacity() + sin.capacity());
+        ((self.most + turns.sum::<usize>()) * size_of::<f32>()) as u64
     }
 }
 

@@ -19,8 +19,8 @@ pub(crate) struct Row {
     pub(super) build: Build,
     /// What the settings say where `config.json` leaves it open: keys with their JSON.
     pub(super) defaults: &'static [(&'static str, &'static str)],
-    /// Settings that candle does not honour: they have to be missing, null, false, empty or this.
-    pub(super) fixed: &'static [(&'static str, &'static str)],
+    /// Settings that candle does not honour: they have to be missing, null, false or empty.
+    pub(super) fixed: &'static [&'static str],
     /// Whether heads may be of another width than their share of the embedding.
     pub(super) wide_heads: bool,
     /// Computed in 32 bits on every device: in 16, candle's model mixes both up.
@@ -91,9 +91,8 @@ impl Description {
                 *value = default();
             }
         }
-        for (key, only) in row.fixed {
-            let found = settings.get(*key).filter(|value| !silent(value));
-            if let Some(found) = found.filter(|value| value.to_string() != *only) {
+        for key in row.fixed {
+            if let Some(found) = settings.get(*key).filter(|value| !silent(value)) {
                 return Err(format!(
                     "'{key}' is {}, which the decoder of {} does not honour",
                     shown(&found.to_string()),

@@ -39,7 +39,7 @@ pub(super) const ROWS: &[Row] = &[
             ("hidden_activation", "\"gelu_pytorch_tanh\""),
             ("tie_word_embeddings", "true"),
         ],
-        fixed: &[("use_bidirectional_attention", "false")],
+        fixed: &["use_bidirectional_attention"],
         wide_heads: true,
         ..PLAIN
     },
@@ -62,7 +62,7 @@ pub(super) const ROWS: &[Row] = &[
             ("attention_bias", "false"),
             ("tie_word_embeddings", "false"),
         ],
-        fixed: &[("clip_qkv", "null")],
+        fixed: &["clip_qkv"],
         full_precision: true,
         ..PLAIN
     },
@@ -79,7 +79,7 @@ pub(super) const ROWS: &[Row] = &[
             ("decoder_sparse_step", "1"),
             ("norm_topk_prob", "false"),
         ],
-        fixed: &[("mlp_only_layers", "[]")],
+        fixed: &["mlp_only_layers"],
         wide_heads: true,
         ..PLAIN
     },
@@ -93,7 +93,7 @@ pub(super) const ROWS: &[Row] = &[
             ("layer_norm_eps", "1e-5"),
             ("use_cache", "true"),
         ],
-        fixed: &[("qk_layernorm", "false"), ("use_parallel_residual", "false")],
+        fixed: &["qk_layernorm", "use_parallel_residual"],
         ..PLAIN
     },
     Row {

@@ -78,8 +78,8 @@ const NOT_RENDERED: [(&str, &str); 3] = [
 fn templates_of_real_models_render_as_in_transformers() {
     let path = std::env::var_os("RBEES_TEMPLATES").map(PathBuf::from).expect("RBEES_TEMPLATES");
     let (same, others) = compared(&path);
-    println!("{same} texts are the same, {} are not", others.len());
-    others.iter().for_each(|other| println!("{}", other.chars().take(600).collect::<String>()));
+    eprintln!("{same} texts are the same, {} are not", others.len());
+    others.iter().for_each(|other| eprintln!("{}", other.chars().take(600).collect::<String>()));
     let known = |other: &&String| !NOT_RENDERED.iter().any(|known| other.starts_with(known.0));
     // Where only `transformers` refuses, a template wants tools, and there are none.
     let wrong = others.iter().filter(known).filter(|other| !other.ends_with("expected None"));

@@ -31,7 +31,7 @@ fn real_vocabularies_cut_texts_as_llama_cpp_does() {
         let tokenizer = match Tokenizer::from_gguf(&gguf) {
             Ok(tokenizer) => tokenizer,
             Err(error) => {
-                println!("{name}: not taken: {error}");
+                eprintln!("{name}: not taken: {error}");
                 continue;
             }
         };
@@ -43,8 +43,8 @@ fn real_vocabularies_cut_texts_as_llama_cpp_does() {
                 false => apart.push(format!("{name}: {text:?}: {found:?}, expected {expected:?}")),
             }
         }
-        println!("{name}: {} texts, {} apart", texts.len(), apart.len() - before);
+        eprintln!("{name}: {} texts, {} apart", texts.len(), apart.len() - before);
     }
-    apart.iter().for_each(|apart| println!("{apart}"));
+    apart.iter().for_each(|apart| eprintln!("{apart}"));
     assert!(same > 0 && apart.is_empty(), "{} texts differ", apart.len());
 }
