@@ -8,7 +8,7 @@ PORT    ?= 8080
 
 # What needs other people's files is not among the tests.
 .PHONY: perplexity real-vocabularies real-templates
-.PHONY: fuzz-models run test model build bench bench-peers ci toolchain references test-web test-examples test-pool openapi test-guests soak-redact test-contract test-clients light-clients clients
+.PHONY: soak chaos fuzz-models run test model build bench bench-peers ci toolchain references test-web test-examples test-pool openapi test-guests soak-redact test-contract test-clients light-clients clients
 
 run: build model
 	target/release/rbees-workerd serve --model $(MODEL) --host $(ADDRESS) --port $(PORT)
@@ -80,6 +80,21 @@ test-pool: toolchain model
 # New filters in JavaScript and Python: made, built, checked and deployed. Needs node, npm and venv.
 test-guests: toolchain
 	$(CARGO) test --locked --test suite -- --ignored filter_tools::
+
+# The reliability plan about HTTP, the drain and the whole, in its full form: many hours. Each line by
+# itself: `make soak LINE=reliability::load`, with the sizes that are given here. SEED=… chooses others.
+LINE ?= reliability:: engine::scheduler::tests::simulation
+
+soak: toolchain
+	READERS=$${READERS:-8000} OPEN_SECONDS=$${OPEN_SECONDS:-600} STEP_MS=$${STEP_MS:-1000} SILENT=$${SILENT:-4000} \
+	BODIES=$${BODIES:-500} MUTATIONS=$${MUTATIONS:-1000000} MADE_UP=$${MADE_UP:-100000} \
+	INSTANTS=$${INSTANTS:-500} STREAMS=$${STREAMS:-200} SEEDS=$${SEEDS:-20000} MINUTES=$${MINUTES:-10} \
+	SOAK_MINUTES=$${SOAK_MINUTES:-360} SOAK_PAUSE_MS=$${SOAK_PAUSE_MS:-10} \
+	$(CARGO) test --locked --lib --test suite -- $(LINE) --include-ignored --nocapture --test-threads=1
+
+# Honest and hostile clients, reload storms, hostile filters, SIGTERM and kill -9; ends in a ledger.
+chaos: toolchain
+	MINUTES=$${MINUTES:-10} $(CARGO) test --locked --test suite -- reliability::chaos --nocapture --test-threads=1
 
 # The redactor's tests in their long form: SEED=… chooses other texts.
 soak-redact:

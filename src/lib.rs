@@ -9,6 +9,10 @@ pub mod limits;
 
 pub mod error;
 
+pub mod fault;
+
+pub mod clock;
+
 pub mod private;
 
 pub mod files;

@@ -3,6 +3,12 @@
 //! Whoever hands something in never waits: narrations over the bound are counted, tokens are bounded
 //! by the jobs that were let in.
 
+#[cfg(test)]
+pub mod by_hand;
+mod feed;
+
+pub use feed::Feed;
+
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,9 +23,10 @@ use super::job_log::JobLog;
 use super::record::Recorder;
 use super::stdout::Stdout;
 use crate::error::{Error, Kind, Result};
+use crate::fault;
 use crate::filter::{Chains, Instances, Stopped, TextRun, Verdict};
 use crate::limits::{FACT_CHARS_MAX, LANE_FACTS_MAX, LANES};
-use crate::measure::{self, Outcome, Served};
+use crate::measure;
 use crate::narration::facts::NarrationLost;
 use crate::narration::{Fact, Narrator, Outlet, Scope, Sinks, Telling, Told, clean, wire};
 use crate::private::Private;
@@ -36,6 +43,19 @@ enum Item {
     Metrics { job: Line, tokens_per_sec: f64, resident_bytes: u64 },
     /// A job's end.
     End { job: Line, end: Result<End, Failure> },
+}
+
+impl Item {
+    /// The job that it is of.
+    const fn job(&self) -> Option<&Line> {
+        match self {
+            Item::Told { job, .. } => job.as_ref(),
+            Item::Asked { .. } => None,
+            Item::Token { job, .. } | Item::Metrics { job, .. } | Item::End { job, .. } => {
+                Some(job)
+            }
+        }
+    }
 }
 
 /// A job as the pipeline knows it: a number for its instances, and its log.
@@ -91,15 +111,7 @@ impl Pipeline {
         stdout: &Arc<Stdout>,
     ) -> Result<()> {
         for number in 0..LANES {
-            let mut worker = LaneWorker {
-                pipeline: Arc::clone(self),
-                number,
-                chains: Arc::clone(chains),
-                narrator: narrator.clone(),
-                stdout: Arc::clone(stdout),
-                jobs: HashMap::new(),
-                own: Instances::default(),
-            };
+            let mut worker = LaneWorker::new(self, number, chains, narrator, stdout);
             thread::Builder::new()
                 .name(format!("pipeline-{number}"))
                 .spawn(move || worker.run())
@@ -192,70 +204,6 @@ impl Lane {
     }
 }
 
-/// A job's way to its readers. Nothing here waits or fails.
-#[derive(Clone)]
-pub struct Feed {
-    pipeline: Arc<Pipeline>,
-    narrator: Narrator,
-    scope: Scope,
-    line: Line,
-}
-
-impl Feed {
-    /// Tells a fact of this job.
-    pub fn tell(&self, fact: Fact) {
-        let job = Some(self.line.clone());
-        let telling = self.narrator.telling(fact, &self.scope);
-        let lane = lane_of(self.line.number);
-        self.pipeline.push_fact(lane, telling, |told| Item::Told { told, job });
-    }
-
-    /// Hands on generated text; `index` counts tokens from 0, `logprobs` tells of the tokens that the
-    /// text is made of.
-    pub fn token(&self, text: String, index: u32, logprobs: Vec<TokenLogprob>) {
-        let (job, text) = (self.line.clone(), Private::new(text));
-        self.push(Item::Token { job, text, index, logprobs });
-    }
-
-    /// Says how it goes.
-    pub fn metrics(&self, tokens_per_sec: f64, resident_bytes: u64) {
-        self.push(Item::Metrics { job: self.line.clone(), tokens_per_sec, resident_bytes });
-    }
-
-    /// Ends the job; nothing of it follows. `served` is what became of it.
-    pub fn end(&self, end: Result<End, Failure>, served: &Served) {
-        measure::job_ended(outcome(&end), served);
-        self.push(Item::End { job: self.line.clone(), end });
-    }
-
-    /// Whether its log has ended, so that nothing of it would reach anybody.
-    pub fn ended(&self) -> bool {
-        self.line.log.ended()
-    }
-
-    /// Whose facts these are.
-    pub const fn scope(&self) -> &Scope {
-        &self.scope
-    }
-
-    fn push(&self, item: Item) {
-        self.pipeline.push(lane_of(self.line.number), item);
-    }
-}
-
-/// How a job's end counts.
-const fn outcome(end: &Result<End, Failure>) -> Outcome {
-    match end {
-        Ok(_) => Outcome::Completed,
-        Err(failure) => match failure.code {
-            Code::Cancelled => Outcome::Cancelled,
-            Code::Timeout => Outcome::Timeout,
-            Code::VramOom | Code::InferenceFailed => Outcome::Failed,
-            Code::ShuttingDown => Outcome::ShuttingDown,
-        },
-    }
-}
-
 /// A token's event after filters, where there is any text by now. How likely the tokens were is left out:
 /// it repeats their text.
 fn filtered_token(job: &Line, text: String, index: u32) {
@@ -313,23 +261,55 @@ enum Text {
 }
 
 impl LaneWorker {
+    fn new(
+        pipeline: &Arc<Pipeline>,
+        number: usize,
+        chains: &Arc<Chains>,
+        narrator: &Narrator,
+        stdout: &Arc<Stdout>,
+    ) -> Self {
+        LaneWorker {
+            pipeline: Arc::clone(pipeline),
+            number,
+            chains: Arc::clone(chains),
+            narrator: narrator.clone(),
+            stdout: Arc::clone(stdout),
+            jobs: HashMap::new(),
+            own: Instances::default(),
+        }
+    }
+
     fn run(&mut self) {
         loop {
             let items = self.pipeline.lanes[self.number].take();
             let timed = self.chains.host().awake();
-            for item in items {
-                // A fault in one item must not end the thread that others depend on.
-                if catch_unwind(AssertUnwindSafe(|| self.handle(item))).is_err() {
-                    tracing::error!("the pipeline failed on an item, which is lost");
-                    self.pipeline.lose("pipeline");
-                }
-            }
+            items.into_iter().for_each(|item| self.take(item));
             drop(timed);
             self.tell_losses();
         }
     }
 
+    /// One item. A fault in it must not end the thread that others depend on; the job that it is of has
+    /// a hole now, so it ends.
+    fn take(&mut self, item: Item) {
+        let job = item.job().cloned();
+        if catch_unwind(AssertUnwindSafe(|| self.handle(item))).is_ok() {
+            return;
+        }
+        tracing::error!("the pipeline failed on an item, which is lost");
+        self.pipeline.lose("pipeline");
+        if let Some(job) = job {
+            self.jobs.remove(&job.number);
+            job.log.append(Event::Error(Failure {
+                code: Code::InferenceFailed,
+                message: "the worker failed on this stream, the rest of which is lost".into(),
+                retriable: true,
+            }));
+        }
+    }
+
     fn handle(&mut self, item: Item) {
+        fault::place("lane");
         match item {
             Item::Told { told, job: None } => {
                 let mut own = std::mem::take(&mut self.own);

@@ -3,12 +3,14 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
+use crate::fault;
 use crate::limits::STDOUT_LINES_MAX;
 use crate::measure;
 use crate::narration::{Context, Narration, Severity, clean, wire};
@@ -129,7 +131,10 @@ impl Stdout {
                 lines.waiting.drain(..).collect()
             };
             let count = batch.len() as u64;
-            let written = write_batch(&mut sink, batch);
+            // A sink that panics is one that fails: this thread has to go on.
+            let write = || write_batch(&mut sink, batch);
+            let written = catch_unwind(AssertUnwindSafe(write))
+                .unwrap_or_else(|_| Err(io::Error::other("writing panicked")));
             let broken_before = self.broken.swap(written.is_err(), Ordering::Relaxed);
             if let Err(error) = written {
                 self.lose(count);
@@ -146,6 +151,7 @@ impl Stdout {
 }
 
 fn write_batch(sink: &mut impl Write, batch: Vec<String>) -> io::Result<()> {
+    fault::step("stdout").map_err(io::Error::other)?;
     let mut text = batch.join("\n");
     text.push('\n');
     sink.write_all(text.as_bytes())?;

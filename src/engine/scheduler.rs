@@ -20,6 +20,7 @@ use super::Language;
 use super::decoder::{Chunk, Decoder, Logits};
 use super::kv::{Begin, Blocks};
 use crate::error::{Error, Kind, Result};
+use crate::fault;
 use crate::job::{Job, Queue};
 use crate::narration::facts::{CancelledBy, RequestQueued};
 use crate::narration::{Fact, fact};
@@ -35,7 +36,8 @@ pub struct Serving {
     pub prefill_tokens_max: usize,
 }
 
-/// Starts the thread, which serves `queue` until it is closed and empty.
+/// Starts the thread, which serves `queue` until it is closed and empty. `died` is called if it panics where
+/// nothing can: nobody is served any more then.
 pub fn spawn(
     decoder: Box<dyn Decoder>,
     language: Arc<Language>,
@@ -43,28 +45,17 @@ pub fn spawn(
     queue: Arc<Queue>,
     pulse: Arc<Pulse>,
     finished: impl Fn(&Job) + Send + 'static,
+    died: impl FnOnce() + Send + 'static,
 ) -> Result<thread::JoinHandle<()>> {
-    let slots = serving.slots.min(decoder.sequences()).max(1);
-    queue.serve_at_once(slots);
-    let keep = serving.prefix_cache && decoder.shares_blocks();
-    let blocks = Blocks::new(decoder.blocks(), decoder.block_tokens(), keep);
-    pulse.step_ended(decoder.resident_bytes(), blocks.counts());
-    let mut engine = Engine {
-        decoder,
-        language,
-        queue,
-        pulse,
-        finished: Box::new(finished),
-        slots,
-        blocks,
-        running: Vec::with_capacity(slots),
-        logits: Logits::default(),
-        turns: 0,
-        pace: Pace::new(serving.prefill_tokens_max),
-    };
+    let mut engine = Engine::new(decoder, language, serving, queue, pulse, Box::new(finished));
     thread::Builder::new()
         .name("engine".into())
-        .spawn(move || engine.run())
+        .spawn(move || {
+            if catch_unwind(AssertUnwindSafe(|| engine.run())).is_err() {
+                tracing::error!("the engine panicked; the worker can't go on");
+                died();
+            }
+        })
         .map_err(|e| Error::new(Kind::Internal, "the engine's thread can't start").because(e))
 }
 
@@ -94,8 +85,37 @@ struct Part {
 }
 
 impl Engine {
+    fn new(
+        decoder: Box<dyn Decoder>,
+        language: Arc<Language>,
+        serving: Serving,
+        queue: Arc<Queue>,
+        pulse: Arc<Pulse>,
+        finished: Box<dyn Fn(&Job) + Send>,
+    ) -> Self {
+        let slots = serving.slots.min(decoder.sequences()).max(1);
+        queue.serve_at_once(slots);
+        let keep = serving.prefix_cache && decoder.shares_blocks();
+        let blocks = Blocks::new(decoder.blocks(), decoder.block_tokens(), keep);
+        pulse.step_ended(decoder.resident_bytes(), blocks.counts());
+        Engine {
+            decoder,
+            language,
+            queue,
+            pulse,
+            finished,
+            slots,
+            blocks,
+            running: Vec::with_capacity(slots),
+            logits: Logits::default(),
+            turns: 0,
+            pace: Pace::new(serving.prefill_tokens_max),
+        }
+    }
+
     fn run(&mut self) {
         while self.admit() {
+            fault::place("engine");
             self.sweep();
             self.pulse.step_begins();
             self.step();
@@ -135,7 +155,10 @@ impl Engine {
 
     fn join(&mut self, job: Job, begin: Begin) {
         let copied = begin.copy.map_or(Ok(()), |(from, to)| {
-            let copy = || self.decoder.copy_block(from, to);
+            let copy = || {
+                fault::step("copy")?;
+                self.decoder.copy_block(from, to)
+            };
             catch_unwind(AssertUnwindSafe(copy)).unwrap_or_else(|_| Err(panicked()))
         });
         self.pulse.reused_tokens.fetch_add(begin.reused as u64, Ordering::Relaxed);
@@ -244,7 +267,10 @@ impl Engine {
             })
             .collect();
         let (decoder, logits) = (&mut self.decoder, &mut self.logits);
-        let step = || decoder.step(&chunks, logits);
+        let step = || {
+            fault::step("step")?;
+            decoder.step(&chunks, logits)
+        };
         let result = catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| Err(panicked()));
         let wanted = parts.iter().filter(|part| part.last).count();
         match result {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::component::{Component, Failure, Instance};
 use super::host::Host;
 use super::stats::Stats;
+use crate::fault;
 use crate::limits::{FILTER_FAILURES_MAX, FILTER_INSTANCES_MAX};
 use crate::narration::facts::FilterQuarantined;
 use crate::narration::wire::Withheld;
@@ -220,6 +221,7 @@ impl Chain {
             if !entry.component.wants(&context.kind) {
                 continue;
             }
+            fault::place("filter");
             match self.step(entry, slot, context, &narration) {
                 Ok(mut returned) => {
                     returned.sinks = narrow(narration.sinks, returned.sinks);

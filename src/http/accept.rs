@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 
+use crate::fault;
 use crate::limits::{
     BACKLOG_MAX, CONNECTIONS_MAX, HEADER_BYTES_MAX, HEADERS_MAX, HEADERS_MS_MAX, SEND_BUFFER_BYTES,
 };
@@ -40,6 +41,7 @@ pub async fn serve(listener: TcpListener, router: Router, stall: Duration) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        fault::place("accept");
         match listener.accept().await {
             Ok((stream, _)) => {
                 let router = router.clone();

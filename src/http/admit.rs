@@ -13,6 +13,7 @@ use super::{App, Model, retry};
 use crate::delivery::event::Started;
 use crate::delivery::{Event, Feed, JobLog};
 use crate::error::Kind;
+use crate::fault;
 use crate::job::{Cancel, Constraint, Grammar, Job, Place, Record, Refused, Wish};
 use crate::limits::{KV_BLOCK_TOKENS, OPEN_TOKENS_MIN, OUTPUT_TOKENS_MAX};
 use crate::narration::facts::{self, PromptTokenized, RequestAccepted, RequestQueued, WorkerState};
@@ -147,6 +148,7 @@ fn tell_acceptance(
 async fn tokenize(model: &Model, prompt: Prompt) -> Result<(Vec<u32>, usize, Duration), Problem> {
     let language = Arc::clone(&model.language);
     let work = move || -> crate::error::Result<(Vec<u32>, usize, Duration)> {
+        fault::step("tokenize")?;
         let began = Instant::now();
         let (mut tokens, chars) = match prompt {
             Prompt::Text(text) => (language.tokenizer.encode(text.expose())?, text.chars()),
@@ -182,7 +184,12 @@ async fn constrain(
 ) -> Result<Option<Box<dyn Constraint>>, Problem> {
     let Some(grammar) = grammar else { return Ok(None) };
     let language = Arc::clone(&model.language);
-    match tokio::task::spawn_blocking(move || language.constrain(grammar)).await {
+    match tokio::task::spawn_blocking(move || {
+        fault::step("constrain")?;
+        language.constrain(grammar)
+    })
+    .await
+    {
         Ok(Ok(constraint)) => Ok(Some(constraint)),
         Ok(Err(error)) if error.kind() == Kind::Request => {
             let wrong = Violation::new("response_format", "schema", &error.to_string());

@@ -35,3 +35,46 @@ pub async fn read_body(request: Request) -> Result<Bytes, Problem> {
         Ok(Err(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "the body broke off")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll};
+
+    use http_body::Frame;
+
+    use super::*;
+
+    /// A body of a GiB, in pieces as large as the server's buffer lets them be.
+    struct Endless(Arc<AtomicUsize>);
+
+    impl http_body::Body for Endless {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            const PIECE: &[u8] = &[b' '; crate::limits::HEADER_BYTES_MAX];
+            if self.0.fetch_add(PIECE.len(), Ordering::Relaxed) >= 1 << 30 {
+                return Poll::Ready(None);
+            }
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(PIECE)))))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_gibibyte_is_read_no_further_than_the_cap_and_64_kib() {
+        let read = Arc::new(AtomicUsize::new(0));
+        let body = axum::body::Body::new(Endless(Arc::clone(&read)));
+        let request = Request::builder().header("content-type", "application/json").body(body);
+        let refused = read_body(request.expect("it is sound")).await.expect_err("it is too large");
+        assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        let read = read.load(Ordering::Relaxed);
+        assert!(read > BODY_BYTES_MAX && read <= BODY_BYTES_MAX + 64 * 1024, "{read}");
+    }
+}

@@ -16,6 +16,7 @@ use tracing::Instrument as _;
 use super::cors::Origin;
 use super::problem::{Form, Problem, at_most};
 use super::{App, docs, playground};
+use crate::fault;
 use crate::limits::{CORRELATION_ID_BYTES_MAX, REPLY_NARRATION_MS, URI_BYTES_MAX, VIOLATIONS_MAX};
 use crate::measure;
 use crate::narration::facts::{self, RequestRejected};
@@ -42,6 +43,7 @@ pub async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) ->
 }
 
 async fn guarded(app: Arc<App>, scope: Scope, mut request: Request, next: Next) -> Response {
+    fault::renew();
     let method = request.method().clone();
     let form = Form::of(request.uri().path());
     let with_body = has_body(request.headers());
@@ -54,7 +56,11 @@ async fn guarded(app: Arc<App>, scope: Scope, mut request: Request, next: Next) 
         (None, Some(problem)) => problem.into_response(),
         (None, None) => {
             request.extensions_mut().insert(scope.clone());
-            survive(next.run(request)).await
+            survive(async {
+                fault::place("handler");
+                next.run(request).await
+            })
+            .await
         }
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {

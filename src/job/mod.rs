@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use serde::Deserialize;
 
+use crate::clock;
 use crate::delivery::Feed;
 use crate::error::Result;
 use crate::measure::Operation;
@@ -123,13 +124,13 @@ impl Job {
     pub fn ended_by(&self) -> Option<CancelledBy> {
         self.cancel
             .by()
-            .or_else(|| (Instant::now() >= self.deadline).then_some(CancelledBy::Deadline))
+            .or_else(|| (clock::now() >= self.deadline).then_some(CancelledBy::Deadline))
     }
 
     /// The same while it waits, which it may not do for ever.
     pub fn ended_waiting_by(&self) -> Option<CancelledBy> {
         self.ended_by()
-            .or_else(|| (Instant::now() >= self.wait_until).then_some(CancelledBy::Deadline))
+            .or_else(|| (clock::now() >= self.wait_until).then_some(CancelledBy::Deadline))
     }
 }
 

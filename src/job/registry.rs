@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Cancel, OnDisconnect};
+use crate::clock;
 use crate::delivery::JobLog;
 use crate::limits::{FINISHED_BYTES_MAX, FINISHED_JOB_S, FINISHED_JOBS_MAX};
 
@@ -85,7 +86,7 @@ impl Registry {
     pub fn finished(&self, id: &str) {
         let mut known = self.lock();
         if known.jobs.contains_key(id) {
-            known.finished.push_back((id.to_owned(), Instant::now()));
+            known.finished.push_back((id.to_owned(), clock::now()));
             known.forget_old();
         }
     }
@@ -101,7 +102,8 @@ impl Known {
         let logs = self.finished.iter().filter_map(|(id, _)| self.jobs.get(id));
         let mut bytes: usize = logs.map(|job| job.log.bytes()).sum();
         while let Some((id, since)) = self.finished.front() {
-            let old = since.elapsed() > Duration::from_secs(FINISHED_JOB_S);
+            let old = clock::now().saturating_duration_since(*since)
+                > Duration::from_secs(FINISHED_JOB_S);
             let many = self.finished.len() > FINISHED_JOBS_MAX;
             if !old && !many && bytes <= FINISHED_BYTES_MAX {
                 return;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use self::signs::{Hangups, Signs};
 use crate::config::Config;
@@ -154,23 +154,35 @@ async fn serve(
     });
     let reader_stall = Duration::from_millis(config.reader_stall_ms);
     let router = http::router(Arc::clone(&app));
-    let server = tokio::spawn(http::serve(listener, router, reader_stall));
+    let mut server = tokio::spawn(http::serve(listener, router, reader_stall));
     let work = start_work(&config, &app);
     let cause = tokio::select! {
         result = work => match result {
-            Err(error) => {
-                app.life.become_state(WorkerState::Failed);
-                tell_shutdown(&app, ShutdownCause::Failure);
-                return Err(error);
-            }
+            Err(error) => return give_up(&app, error).await,
             Ok(never) => match never {},
         },
+        _ = &mut server => {
+            let error = Error::new(Kind::Internal, "the server ended by itself, which is a bug");
+            return give_up(&app, error).await;
+        }
         cause = signs.any() => cause,
         _ = asked.recv() => ShutdownCause::Request,
     };
     drain(&app, cause, &mut signs).await;
     server.abort();
     Ok(())
+}
+
+/// The end of a worker that can't go on: every stream gets its last event.
+async fn give_up(app: &Arc<App>, error: Error) -> Result<()> {
+    app.life.become_state(WorkerState::Failed);
+    tell_shutdown(app, ShutdownCause::Failure);
+    app.queue.close();
+    if !app.jobs.active().is_empty() {
+        end_without_engine(app);
+        settle(app).await;
+    }
+    Err(error)
 }
 
 fn bind(config: &Config, narrator: &Narrator) -> Result<TcpListener> {
@@ -223,6 +235,7 @@ async fn start_work(config: &Config, app: &Arc<App>) -> Result<std::convert::Inf
         prefill_tokens_max: PREFILL_CHUNK_TOKENS_MAX,
     };
     otlp::serves(&profile.name, app.life.address);
+    let (engine_died, death) = oneshot::channel();
     scheduler::spawn(
         decoder,
         Arc::clone(&language),
@@ -234,12 +247,22 @@ async fn start_work(config: &Config, app: &Arc<App>) -> Result<std::convert::Inf
                 jobs.finished(id);
             }
         },
+        move || {
+            let _ = engine_died.send(()); // nobody waits any more if it ended first
+        },
     )?;
     let _ = app.model.set(Model { language, profile, device, slots }); // set once, here
     app.life.become_state(WorkerState::Ready);
-    match &config.pool {
-        Some(pool) => callback::keep_in_touch(pool, app).await,
-        None => std::future::pending().await,
+    let in_touch = async {
+        match &config.pool {
+            Some(pool) => callback::keep_in_touch(pool, app).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        result = in_touch => result,
+        // An engine that ends in order, at the end of a drain, is no news.
+        Ok(()) = death => Err(Error::new(Kind::Internal, "the engine panicked, which is a bug")),
     }
 }
 

@@ -302,7 +302,7 @@ async fn a_page_of_a_named_origin_may_call_and_no_other() {
 }
 
 /// Requests that are sent as they are, and with bytes changed.
-const SOUND: [&str; 5] = [
+pub const SOUND: [&str; 5] = [
     "GET /health HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n",
     "POST /execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
         Content-Length: 29\r\n\r\n{\"prompt\":\"a\",\"max_tokens\":1}",

@@ -32,6 +32,7 @@ mod playground;
 mod pull;
 mod real_model;
 mod reference;
+mod reliability;
 mod reload;
 mod stream;
 mod tidy;

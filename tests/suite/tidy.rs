@@ -4,9 +4,11 @@
 use std::path::{Path, PathBuf};
 
 /// The rooms in order; a room may use those before it.
-const LAYERS: [&str; 14] = [
+const LAYERS: [&str; 16] = [
     "limits",
     "error",
+    "fault",
+    "clock",
     "private",
     "files",
     "measure",
@@ -77,6 +79,19 @@ fn operators_are_told_what_every_sign_means() {
     assert!(kinds.len() > 30, "{kinds:?}");
     for kind in kinds {
         assert!(guide.contains(&format!("`{kind}`")), "docs/operations.md leaves out {kind}");
+    }
+    let contract = read("openapi.yaml");
+    let quoted = contract.lines().filter_map(|line| line.trim().strip_suffix(':'));
+    let codes = quoted.map(|code| code.trim_matches(|c| c == '\'' || c == '"'));
+    let errors = codes.filter(|code| code.len() == 3 && code.starts_with(['4', '5']));
+    let errors: std::collections::BTreeSet<&str> = errors.collect();
+    assert!(errors.contains("503") && errors.len() > 10, "{errors:?}");
+    for status in errors {
+        let told = guide.lines().any(|line| {
+            let first = line.split('|').nth(1).unwrap_or_default();
+            first.split(',').any(|code| code.trim() == status)
+        });
+        assert!(told, "docs/operations.md leaves out {status}");
     }
     for code in 0..=6 {
         assert!(guide.contains(&format!("\n| {code} | ")), "it leaves out exit code {code}");

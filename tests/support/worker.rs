@@ -4,6 +4,7 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ pub struct Worker {
     told: Arc<(Mutex<Vec<Value>>, Condvar)>,
     pub client: reqwest::Client,
     folder: PathBuf,
+    paused: Arc<AtomicBool>,
 }
 
 /// One frame of a stream.
@@ -87,9 +89,14 @@ impl Worker {
             .spawn()
             .expect("the worker's binary can be run");
         let told = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
+        let paused = Arc::new(AtomicBool::new(false));
+        let pause = Arc::clone(&paused);
         let (stdout, sink) = (child.stdout.take().expect("it is piped"), Arc::clone(&told));
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines() {
+                while pause.load(Ordering::Acquire) {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
                 let line = line.expect("stdout is UTF-8");
                 let value = serde_json::from_str(&line)
                     .unwrap_or_else(|e| panic!("stdout holds more than narrations: {e}: {line}"));
@@ -98,7 +105,23 @@ impl Worker {
             }
         });
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        Worker { child, told, client, folder: PathBuf::new() }
+        Worker { child, told, client, folder: PathBuf::new(), paused }
+    }
+
+    /// Stops reading its stdout, or goes on.
+    pub fn pause_stdout(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Release);
+    }
+
+    /// The same worker, with a folder that is removed with it.
+    pub fn within(mut self, folder: PathBuf) -> Worker {
+        self.folder = folder;
+        self
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Everything told so far.

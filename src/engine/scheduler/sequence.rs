@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Pulse;
+use crate::clock;
 use crate::delivery::event::{Code, End, Failure, StopReason as WireStop, TokenLogprob};
 use crate::engine::Language;
 use crate::engine::kv::Table;
@@ -13,6 +14,7 @@ use crate::engine::sampler::Sampler;
 use crate::engine::stop::StopMatcher;
 use crate::engine::text::TextStream;
 use crate::error::{Error, Kind, Result};
+use crate::fault;
 use crate::job::Job;
 use crate::limits::{PREFILL_CHUNK_TOKENS, PREFILL_PROGRESS_MS_MIN};
 use crate::measure::{self, Served};
@@ -84,9 +86,9 @@ impl Sequence {
             generated: 0,
             turn: 0,
             outcome: None,
-            began: Instant::now(),
+            began: clock::now(),
             first: None,
-            last: Instant::now(),
+            last: clock::now(),
             told: None,
             job,
         }
@@ -108,10 +110,12 @@ impl Sequence {
             return;
         }
         let pause = Duration::from_millis(PREFILL_PROGRESS_MS_MIN);
-        if !last && self.told.is_some_and(|told| told.elapsed() < pause) {
+        if !last
+            && self.told.is_some_and(|told| clock::now().saturating_duration_since(told) < pause)
+        {
             return;
         }
-        self.told = Some(Instant::now());
+        self.told = Some(clock::now());
         self.job.feed.tell(Fact::PrefillProgress(PrefillProgress {
             tokens_done: fact::count(self.computed - self.reused),
             tokens_total: fact::count(total),
@@ -138,7 +142,7 @@ impl Sequence {
         }
         self.tokens.push(token);
         self.generated += 1;
-        let before = std::mem::replace(&mut self.last, Instant::now());
+        let before = std::mem::replace(&mut self.last, clock::now());
         match self.first {
             Some(_) => measure::next_token(self.last.saturating_duration_since(before)),
             None => measure::first_token(self.last.saturating_duration_since(self.job.accepted)),
@@ -163,6 +167,7 @@ impl Sequence {
 
     /// The next token, and whether the text is complete with it, as its grammar has it.
     fn choose(&mut self, logits: &mut [f32]) -> Result<(u32, bool)> {
+        fault::step("sample")?;
         if let Some(logprobs) = &mut self.logprobs {
             logprobs.keep(logits);
         }
@@ -205,7 +210,7 @@ impl Sequence {
 
     /// Ends the job as `outcome` has it.
     pub(super) fn end(&mut self, outcome: Option<Outcome>, pulse: &Pulse) {
-        measure::inference(self.began.elapsed());
+        measure::inference(clock::now().saturating_duration_since(self.began));
         match outcome {
             Some(Outcome::Done(reason, stop)) => self.complete(reason, stop, pulse),
             Some(Outcome::Cancelled(by)) => cancelled(&self.job, by, &self.served()),
@@ -269,7 +274,7 @@ pub(super) fn waited(job: &Job) -> Served {
         operation: job.operation,
         tokens_in: fact::count(job.prompt.len()),
         tokens_out: 0,
-        took: job.accepted.elapsed(),
+        took: clock::now().saturating_duration_since(job.accepted),
         first_token: None,
         decode: Duration::ZERO,
     }

@@ -1,6 +1,7 @@
 //! The scheduler with a decoder that is a checksum of what lies in its blocks: whatever is computed in
 //! the wrong place, shared by the wrong sequence or written too late changes every later token.
 
+mod simulation;
 mod toy;
 
 use std::time::Duration;

@@ -54,7 +54,7 @@ use crate::http::{execute, jobs, openai, problem, status};
     ),
     modifiers(&Errors)
 )]
-struct Document;
+pub struct Document;
 
 /// The document as YAML.
 ///

@@ -2,11 +2,11 @@
 //! queue and engine as they are in the worker.
 
 use std::sync::{Condvar, Mutex};
-use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use super::super::*;
+use crate::clock;
 use crate::delivery::{JobLog, Pipeline, Stdout};
 use crate::engine::gguf::tests::{Scratch, support};
 use crate::engine::tokenizer::Tokenizer;
@@ -183,11 +183,18 @@ pub struct Asked {
     pub endless: bool,
 }
 
+/// What makes text of the toy's tokens.
+pub fn language() -> Arc<Language> {
+    let file = Scratch::new(&support::tiny_llama(1));
+    let tokenizer = Tokenizer::from_gguf(&file.read().expect("a sound file"));
+    Arc::new(Language::new(tokenizer.expect("a known tokenizer"), None))
+}
+
 /// An engine with all that it needs.
 pub struct House {
-    pipeline: Arc<Pipeline>,
-    narrator: Narrator,
-    language: Arc<Language>,
+    pub pipeline: Arc<Pipeline>,
+    pub narrator: Narrator,
+    pub language: Arc<Language>,
     pub queue: Arc<Queue>,
     pub pulse: Arc<Pulse>,
 }
@@ -195,7 +202,7 @@ pub struct House {
 /// A job that was handed in.
 pub struct Pushed {
     pub cancel: Cancel,
-    log: Arc<JobLog>,
+    pub log: Arc<JobLog>,
 }
 
 impl Pushed {
@@ -224,14 +231,12 @@ impl House {
         let form = crate::delivery::Form::Json;
         let stdout = Stdout::spawn(form, false, std::io::sink()).expect("a thread");
         pipeline.start(&chains, &narrator, &stdout).expect("threads");
-        let file = Scratch::new(&support::tiny_llama(1));
-        let tokenizer = Tokenizer::from_gguf(&file.read().expect("a sound file"));
-        let language = Arc::new(Language::new(tokenizer.expect("a known tokenizer"), None));
+        let language = language();
         let (queue, pulse) = (Arc::new(Queue::new(1_000)), Arc::new(Pulse::default()));
         let prefill_tokens_max = PREFILL_CHUNK_TOKENS;
         let serving = Serving { slots, prefix_cache, prefill_tokens_max };
         let (queue_too, pulse_too) = (Arc::clone(&queue), Arc::clone(&pulse));
-        spawn(Box::new(toy), Arc::clone(&language), serving, queue_too, pulse_too, |_| {})
+        spawn(Box::new(toy), Arc::clone(&language), serving, queue_too, pulse_too, |_| {}, || {})
             .expect("a thread");
         House { pipeline, narrator, language, queue, pulse }
     }
@@ -241,7 +246,8 @@ impl House {
         text.bytes().map(|byte| 3 + u32::from(byte)).collect()
     }
 
-    pub fn push(&self, asked: &Asked) -> Pushed {
+    /// A job that is still to be handed in.
+    pub fn job(&self, asked: &Asked) -> (Job, Pushed) {
         let (log, cancel) = (JobLog::new(), Cancel::default());
         let scope = Scope {
             job_id: Some("j".into()),
@@ -281,11 +287,16 @@ impl House {
             },
             constraint,
             cancel: cancel.clone(),
-            deadline: Instant::now() + std::time::Duration::from_secs(600),
-            wait_until: Instant::now() + std::time::Duration::from_secs(600),
-            accepted: Instant::now(),
+            deadline: clock::now() + std::time::Duration::from_secs(600),
+            wait_until: clock::now() + std::time::Duration::from_secs(600),
+            accepted: clock::now(),
             operation: crate::measure::Operation::TextCompletion,
         };
+        (job, Pushed { cancel, log })
+    }
+
+    pub fn push(&self, asked: &Asked) -> Pushed {
+        let (job, pushed) = self.job(asked);
         let tell = |job: &Job, place: Option<crate::job::Place>| {
             if let Some(place) = place {
                 job.feed.tell(Fact::RequestQueued(RequestQueued {
@@ -295,7 +306,7 @@ impl House {
             }
         };
         assert!(self.queue.push(job, tell).is_ok(), "the queue takes it");
-        Pushed { cancel, log }
+        pushed
     }
 
     /// Waits until nothing is held any more; a leak never comes to rest.
