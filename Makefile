@@ -8,7 +8,7 @@ PORT    ?= 8080
 
 # What needs other people's files is not among the tests.
 .PHONY: perplexity real-vocabularies real-templates
-.PHONY: soak chaos fuzz-models run test model build bench bench-peers ci toolchain references test-web test-examples test-pool openapi test-guests soak-redact test-contract test-clients light-clients clients
+.PHONY: fuzz deny sbom reproduce soak chaos fuzz-models run test model build bench bench-peers ci toolchain references test-web test-examples test-pool openapi test-guests soak-redact test-contract test-clients light-clients clients
 
 run: build model
 	target/release/rbees-workerd serve --model $(MODEL) --host $(ADDRESS) --port $(PORT)
@@ -28,6 +28,41 @@ test: toolchain model
 # Mutates a sound model file for hours; the quick form is among the tests.
 fuzz-models:
 	RBEES_FUZZ_ROUNDS=$${RBEES_FUZZ_ROUNDS:-20000000} $(CARGO) test --locked --release --test suite -- model_files::no_mutation_panics
+
+# One fuzz target under libFuzzer, e.g. `make fuzz TARGET=http SECONDS=600`. Our own code is instrumented,
+# dependencies are not; for those, and for AddressSanitizer: `cargo +nightly fuzz run TARGET`.
+TARGET  ?= gguf
+SECONDS ?= 60
+fuzz: toolchain
+	RUSTC_WRAPPER=$(CURDIR)/scripts/instrument.sh $(CARGO) build --locked --manifest-path fuzz/Cargo.toml --target-dir target/fuzz --bin $(TARGET)
+	mkdir -p target/fuzz/corpus/$(TARGET)
+	target/fuzz/debug/$(TARGET) -max_total_time=$(SECONDS) -timeout=20 -rss_limit_mb=2048 -malloc_limit_mb=256 \
+		-artifact_prefix=target/fuzz/ target/fuzz/corpus/$(TARGET) fuzz/corpus/$(TARGET)
+
+# Licences, sources, second versions and advisories of all that comes in. The advisories are fetched;
+# with OFFLINE=--offline, those are taken that were fetched before (cargo's home, advisory-dbs/).
+DENY := target/tools/bin/cargo-deny
+deny: $(DENY)
+	$(DENY) check licenses bans sources
+	$(DENY) --config $(CURDIR)/deny.toml --manifest-path filters/Cargo.toml check licenses sources
+	$(DENY) $(OFFLINE) check advisories
+
+$(DENY):
+	$(CARGO) install --locked --root target/tools cargo-deny@0.20.2
+
+# A bill of materials (CycloneDX), held against its schema and Cargo.lock.
+sbom:
+	test -x target/tools/bin/cargo-cyclonedx || $(CARGO) install --locked --root target/tools cargo-cyclonedx@0.5.9
+	target/tools/bin/cargo-cyclonedx cyclonedx --format json --all --spec-version 1.5 --override-filename bom
+	rm kernel/bom.json && mkdir -p target/sbom && sed 's#$(CURDIR)#.#g' bom.json > target/sbom/bom.json && rm bom.json
+	$(PYTHON) -m venv target/sbom/venv
+	target/sbom/venv/bin/pip install --quiet 'cyclonedx-python-lib[json-validation]==11.12.0'
+	target/sbom/venv/bin/python scripts/check-sbom.py target/sbom/bom.json
+
+# What is committed, built twice in two places, compared byte by byte: PROFILE=dev for a quicker one.
+PROFILE ?= release
+reproduce: toolchain
+	scripts/reproduce.sh $(PROFILE)
 
 bench: build model
 	$(CARGO) bench --locked --bench worker --bench serving

@@ -39,6 +39,10 @@ fn compile(out: &Path) -> Result<PathBuf, String> {
     {
         cargo.env_remove(name);
     }
+    // Messages of panics name sources: by names of ours, not by where they lie on this machine.
+    if let Some(home) = cargo_home() {
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", format!("--remap-path-prefix={home}=/cargo"));
+    }
     let output = cargo.output().map_err(|e| format!("cargo can't be run for filters/: {e}"))?;
     if output.status.success() {
         return Ok(target_dir.join(TARGET).join("release"));
@@ -50,6 +54,13 @@ fn compile(out: &Path) -> Result<PathBuf, String> {
         ));
     }
     Err(format!("the filters in filters/ did not compile:\n{text}"))
+}
+
+/// Where cargo keeps the sources of dependencies.
+fn cargo_home() -> Option<String> {
+    std::env::var("CARGO_HOME")
+        .ok()
+        .or_else(|| std::env::var("HOME").ok().map(|home| format!("{home}/.cargo")))
 }
 
 /// Makes a component of a core module that carries its WIT, as `wit-bindgen` leaves it.

@@ -38,3 +38,6 @@ pub mod config;
 pub mod worker;
 
 pub mod cli;
+
+#[doc(hidden)]
+pub mod fuzzing;

@@ -153,7 +153,7 @@ pub const COMPLETION_TOKENS: u32 = 16;
 pub const OPEN_TOKENS_MIN: u32 = 256;
 /// Likeliest tokens told beside each of a `/v1/completions`: OpenAI's own bound.
 pub const COMPLETION_LOGPROBS_MAX: u32 = 5;
-/// Length of a model's name in a request, characters.
+/// Length of a model's name, as it is shown and as a request names it, characters.
 pub const MODEL_NAME_CHARS_MAX: usize = 256;
 /// Entries of a request's `metadata`.
 pub const METADATA_MAX: usize = 16;

@@ -13,6 +13,7 @@ use crate::config::ServeFlags;
 use crate::error::{Error, Kind, Result};
 use crate::filter::compile;
 use crate::http::contract;
+use crate::private::hush_panics;
 use crate::worker;
 
 /// A worker that serves one language model and narrates what it does.
@@ -55,6 +56,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             })
         }
         Command::Serve(flags) => {
+            hush_panics();
             worker::run(flags.validate(stdout().is_terminal())?).map(|()| ExitCode::SUCCESS)
         }
         Command::Filter(command) => filter::run(command),

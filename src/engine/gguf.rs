@@ -210,6 +210,15 @@ impl Gguf {
         Ok((gguf, handle))
     }
 
+    /// Checks a header that lies in memory, as that of a file of this length; `file` names it in errors.
+    ///
+    /// # Errors
+    /// As [`Gguf::open`].
+    pub fn from_bytes(file: &str, bytes: &[u8]) -> Result<Gguf> {
+        let file_bytes = bytes.len() as u64;
+        Header { reader: bytes, at: 0, file_bytes, file: shown(file) }.read(Path::new(file))
+    }
+
     /// The model's architecture, such as `llama`.
     pub fn architecture(&self) -> Result<&str> {
         self.text("general.architecture")

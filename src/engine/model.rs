@@ -9,7 +9,7 @@ mod from_gguf;
 mod names;
 mod plan;
 mod rope;
-mod safetensors;
+pub(crate) mod safetensors;
 mod spec;
 mod stock;
 #[cfg(test)]
@@ -39,7 +39,10 @@ use super::gguf::{Gguf, TensorInfo, quantization, shown};
 use super::template::ChatTemplate;
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Kind, Result};
-use crate::limits::{CONFIG_JSON_BYTES_MAX, TEMPLATE_BYTES_MAX, TOKENIZER_JSON_BYTES_MAX};
+use crate::limits::{
+    CONFIG_JSON_BYTES_MAX, MODEL_NAME_CHARS_MAX, TEMPLATE_BYTES_MAX, TOKENIZER_JSON_BYTES_MAX,
+};
+use crate::narration::clean;
 
 /// A model whose description has been read and found sound; its weights have not been read.
 pub struct Model {
@@ -79,7 +82,8 @@ impl Model {
         Ok(Model { plan, weights, origin, path: path.to_owned() })
     }
 
-    /// The name that it gives itself, or that of its file or folder.
+    /// The name that it gives itself, or that of its file or folder, as one safe line: it is shown to
+    /// every client.
     pub fn name(&self) -> String {
         let own = match &self.origin {
             Origin::Gguf(gguf) => gguf.text_opt("general.name"),
@@ -88,7 +92,8 @@ impl Model {
         let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
         let stem = if path.is_dir() { path.file_name() } else { path.file_stem() };
         let stem = || stem.map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-        own.map_or_else(stem, str::to_owned)
+        let own = own.map(|name| clean::line(name, MODEL_NAME_CHARS_MAX).into_owned());
+        own.unwrap_or_else(|| clean::line(&stem(), MODEL_NAME_CHARS_MAX).into_owned())
     }
 
     /// The type that holds most of its weights, such as `Q4_1`.

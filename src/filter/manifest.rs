@@ -169,8 +169,13 @@ fn from_folder(folder: &Path) -> Result<Vec<Spec>, Failure> {
 fn from_file(folder: &Path, manifest: &Path) -> Result<Vec<Spec>, Failure> {
     let text = files::text(manifest, MANIFEST_BYTES_MAX)
         .map_err(|e| Failure(format!("{} can't be read: {e}", manifest.display())))?;
-    let file: File = toml::from_str(&text)
-        .map_err(|e| Failure(format!("{FILE}{}: {}", line_of(&text, e.span()), e.message())))?;
+    from_text(folder, &text)
+}
+
+/// What the text of a manifest in `folder` asks for.
+pub(crate) fn from_text(folder: &Path, text: &str) -> Result<Vec<Spec>, Failure> {
+    let file: File = toml::from_str(text)
+        .map_err(|e| Failure(format!("{FILE}{}: {}", line_of(text, e.span()), e.message())))?;
     file.filter
         .into_iter()
         .enumerate()

@@ -63,6 +63,14 @@ async fn connection(stream: TcpStream, router: Router, stall: Duration) {
     if let Err(error) = set_up(&stream, stall) {
         tracing::debug!(%error, "a connection could not be set up"); // its peer is gone, most likely
     }
+    serve_one(stream, router, stall).await;
+}
+
+/// Serves one connection until it ends, or is not read from for `stall`.
+pub(crate) async fn serve_one<S>(stream: S, router: Router, stall: Duration)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let stream = Guarded { stream, stall, stalled: None };
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -8,17 +8,18 @@ pub mod contract;
 mod cors;
 mod docs;
 mod execute;
-mod fields;
+pub(crate) mod fields;
 mod guard;
 mod jobs;
-mod openai;
+pub(crate) mod openai;
 mod playground;
 mod problem;
-mod request;
+pub(crate) mod request;
 mod retry;
 mod status;
 mod stream;
 
+pub(crate) use accept::serve_one;
 pub use accept::{listen, serve};
 
 use std::net::SocketAddr;

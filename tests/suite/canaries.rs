@@ -27,7 +27,7 @@ fn tiny_llama_named(name: &str) -> Vec<u8> {
     let text = find(&bytes[at..], old.as_bytes()) + at;
     // The name's length is a u64 before it; the data behind the header is aligned to 32 bytes.
     assert_eq!(bytes[text - 8..text], (old.len() as u64).to_le_bytes());
-    let name = format!("{name:<42}");
+    let name = format!("{name}{}", " ".repeat(42 - name.len()));
     let mut changed = bytes[..text - 8].to_vec();
     changed.extend_from_slice(&(name.len() as u64).to_le_bytes());
     changed.extend_from_slice(name.as_bytes());
@@ -122,4 +122,24 @@ async fn secrets_come_out_nowhere() {
         }
     }
     std::fs::remove_dir_all(place.parent().expect("it has one")).expect("it was made above");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_models_name_is_one_safe_line_wherever_it_is_shown() {
+    let hostile = tiny_llama_named("bee\x1b]0;t\x07\n\u{202e}x\u{2028}\u{9b}2Jy");
+    let worker = Worker::with_model(&hostile, &[]).await;
+    let body = json!({"prompt": "a", "max_tokens": 1});
+    let mut shown = worker.post("/execute", &body).await.text().await.expect("text");
+    for path in ["/health", "/ready", "/v1/models", "/metrics"] {
+        let request = worker.client.get(worker.url(path)).send();
+        shown += &request.await.expect("an answer").text().await.expect("text");
+    }
+    let told: String = worker.told().iter().map(|told| format!("{told}\n")).collect();
+    for (what, text) in [("an answer", shown), ("stdout", told)] {
+        assert!(text.contains("bee x y"), "{what} does not show it: {text}");
+        let written = ["\\u001b", "\\u009b", "\\u202e", "\\u2028"];
+        assert!(!written.iter().any(|mark| text.contains(mark)), "{what}: {text}");
+        let raw = |c: char| (c.is_control() && c != '\n') || "\u{202e}\u{2028}".contains(c);
+        assert!(!text.contains(raw), "{what}: {text:?}");
+    }
 }

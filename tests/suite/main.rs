@@ -7,6 +7,8 @@ mod animals;
 mod gguf;
 #[path = "../support/guests.rs"]
 mod guests;
+#[path = "../support/mutator.rs"]
+mod mutator;
 #[path = "../support/worker.rs"]
 mod worker;
 
@@ -18,9 +20,11 @@ mod facts;
 mod filter_guests;
 mod filter_tools;
 mod filters;
+mod fuzzing;
 mod golden;
 mod guard;
 mod hung;
+mod hush;
 mod jobs;
 mod life;
 mod load;
@@ -35,5 +39,6 @@ mod reference;
 mod reliability;
 mod reload;
 mod stream;
+mod supply;
 mod tidy;
 mod zoo;

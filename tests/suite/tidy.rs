@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 /// The rooms in order; a room may use those before it.
-const LAYERS: [&str; 16] = [
+const LAYERS: [&str; 18] = [
     "limits",
     "error",
     "fault",
@@ -21,6 +21,8 @@ const LAYERS: [&str; 16] = [
     "http",
     "config",
     "worker",
+    "cli",
+    "fuzzing",
 ];
 
 fn sources() -> Vec<(PathBuf, String)> {

@@ -3,6 +3,8 @@
 //! never lets through what it took out.
 
 mod engine;
+#[doc(hidden)]
+pub mod fuzzing;
 mod pattern;
 mod policy;
 #[cfg(test)]

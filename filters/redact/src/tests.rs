@@ -13,6 +13,7 @@ use crate::policy::{Policy, SCHEMA};
 use crate::walk;
 
 mod cuts;
+mod fuzzed;
 mod pieces;
 
 use pieces::{Dice, every_secret, pieces};

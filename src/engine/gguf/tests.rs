@@ -41,9 +41,7 @@ impl Drop for Scratch {
 
 /// Reads bytes as a file of this length would be, without a disk.
 fn read(bytes: &[u8]) -> Result<Gguf> {
-    let file = "test.gguf".to_owned();
-    Header { reader: bytes, at: 0, file_bytes: bytes.len() as u64, file }
-        .read(Path::new("test.gguf"))
+    Gguf::from_bytes("test.gguf", bytes)
 }
 
 fn check_error(bytes: &[u8], expected: &str) {

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::Read;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -116,14 +116,19 @@ impl Shard {
         if !stat.is_file() {
             return Err(wrong("expected a file, found a folder or a device".to_owned()));
         }
-        let header = header(&file, stat.len()).map_err(&wrong)?;
-        let (tensors, others) = placed(&header, stat.len()).map_err(wrong)?;
+        let (tensors, others) = described(&file, stat.len()).map_err(wrong)?;
         Ok(Shard { file, name, bytes: stat.len(), tensors, others })
     }
 }
 
+/// What the header of a file of so many bytes describes: its tensors, and the names of those whose
+/// type is no weight's. The error says what was expected and found.
+pub(crate) fn described(file: impl Read, bytes: u64) -> std::result::Result<Placed, String> {
+    placed(&header(file, bytes)?, bytes)
+}
+
 /// The header's JSON and where the data begin.
-fn header(mut file: &File, bytes: u64) -> std::result::Result<(Header, u64), String> {
+fn header(mut file: impl Read, bytes: u64) -> std::result::Result<(Header, u64), String> {
     let mut length = [0; LENGTH_BYTES as usize];
     let cut = |error| format!("its header can't be read: {error}; fetch the file again");
     file.read_exact(&mut length).map_err(cut)?;
@@ -144,7 +149,7 @@ fn header(mut file: &File, bytes: u64) -> std::result::Result<(Header, u64), Str
     Ok((header, LENGTH_BYTES + length))
 }
 
-type Placed = (Vec<TensorInfo>, Vec<(String, &'static str)>);
+pub(crate) type Placed = (Vec<TensorInfo>, Vec<(String, &'static str)>);
 
 /// The tensors with their places in the file. They must fill the data, each byte once.
 fn placed((header, data): &(Header, u64), bytes: u64) -> std::result::Result<Placed, String> {

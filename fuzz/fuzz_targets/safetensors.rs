@@ -1,0 +1,4 @@
+//! See `safetensors` in `rbees_workerd::fuzzing`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| rbees_workerd::fuzzing::safetensors(bytes));
