@@ -48,7 +48,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--model", required=True)
     arguments.add_argument("--tokens", required=True, type=pathlib.Path)
-    arguments.add_argument("--threads", type=int, default=2)
+    arguments.add_argument("--threads", type=int, default=1)
     arguments.add_argument("--peers", type=pathlib.Path, default=pathlib.Path("target/peers"))
     chosen = arguments.parse_args()
     bindings(chosen.peers)
