@@ -3,6 +3,7 @@
 MODEL   := models/SmolLM2-135M-Instruct.Q4_1.gguf
 CARGO   ?= cargo
 PYTHON  ?= python3
+export PYTHON
 ADDRESS ?= 127.0.0.1
 PORT    ?= 8080
 
@@ -24,6 +25,7 @@ test: toolchain model
 	$(CARGO) clippy --locked --all-targets --manifest-path filters/Cargo.toml -- -D warnings
 	$(CARGO) test --locked --release --manifest-path filters/Cargo.toml
 	$(CARGO) test --locked
+	$(MAKE) light-clients
 
 # Mutates a sound model file for hours; the quick form is among the tests.
 fuzz-models:
@@ -82,8 +84,7 @@ openapi:
 
 # Requests made up from the contract, each answer held against it.
 test-contract: toolchain
-	$(PYTHON) -m venv target/schemathesis
-	target/schemathesis/bin/pip install --quiet schemathesis==4.32.5
+	scripts/venv.sh target/schemathesis tests/contract/requirements.txt
 	SCHEMATHESIS=$(CURDIR)/target/schemathesis/bin/st $(CARGO) test --locked --test suite schemathesis -- --ignored --nocapture
 
 # The playground in headless Chromium, which is installed where it is missing (on Debian, as root).
@@ -96,8 +97,7 @@ test-web: toolchain model
 # The clients and the relay under examples/, with their connections cut; needs Node, jq and curl.
 test-examples: toolchain model
 	$(CARGO) build --locked
-	$(PYTHON) -m venv target/examples/venv
-	target/examples/venv/bin/pip install --quiet httpx==0.28.1 httpx-sse==0.4.3
+	scripts/venv.sh target/examples/venv tests/examples/requirements.txt
 	npm install --prefix target/examples --no-package-lock --no-audit --no-fund --silent typescript@7.0.2 eventsource-parser@4.1.3 @types/node@22.20.5
 	cp examples/clients/execute.mts target/examples/
 	cd target/examples && node_modules/.bin/tsc --strict --module nodenext --target es2022 --types node --skipLibCheck execute.mts
@@ -107,8 +107,7 @@ test-examples: toolchain model
 test-pool: toolchain model
 	$(CARGO) build --locked
 	for part in ray litellm units; do \
-		$(PYTHON) -m venv target/pool/$$part && \
-		target/pool/$$part/bin/pip install --quiet --requirement tests/pool/$$part.txt && \
+		scripts/venv.sh target/pool/$$part tests/pool/$$part.txt && \
 		target/pool/$$part/bin/pytest --quiet --disable-warnings -p no:cacheprovider tests/pool/test_$$part.py || exit 1; \
 	done
 
@@ -135,21 +134,24 @@ chaos: toolchain
 soak-redact:
 	ROUNDS=2000000 $(CARGO) test --locked --release --manifest-path filters/Cargo.toml -p redact -- at_random redacted_again
 
-# Every client × every case (docs/clients.md), and the generated clients; needs Node.
-test-clients: toolchain model light-clients
-	$(PYTHON) -m venv target/clients/python
-	target/clients/python/bin/pip install --quiet --requirement tests/clients/python/all.txt
+# Every client × every case (docs/clients.md), OpenAI's own tests, and the generated clients; needs Node.
+test-clients: toolchain model
+	$(CARGO) build --locked
+	scripts/venv.sh target/clients/light tests/clients/python/light.txt
+	scripts/venv.sh target/clients/python tests/clients/python/all.txt
+	$(CARGO) build --locked --manifest-path tests/clients/rust/Cargo.toml --target-dir target/clients/rust
 	mkdir -p target/clients/node && cp tests/clients/node/* target/clients/node/
 	npm install --prefix target/clients/node --no-package-lock --no-audit --no-fund --silent
 	scripts/generate-clients.sh && git diff --exit-code --stat -- clients
 	node --test --test-concurrency=1 tests/clients/
 	target/clients/light/bin/python tests/clients/matrix.py --write docs/clients.md
+	target/clients/python/bin/python tests/clients/openai_own_tests.py
 
-# The two clients that need nothing but Python.
+# The two clients that need nothing but Python, in all cases but the long prompt.
 light-clients: model
 	$(CARGO) build --locked
-	$(PYTHON) -m venv target/clients/light
-	target/clients/light/bin/pip install --quiet --requirement tests/clients/python/light.txt
+	scripts/venv.sh target/clients/light tests/clients/python/light.txt
+	target/clients/light/bin/python tests/clients/matrix.py --light
 
 # Generates what is generated under clients/ from openapi.yaml; needs Node.
 clients: openapi

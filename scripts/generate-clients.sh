@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# Makes what is generated under clients/ from openapi.yaml, by the generators pinned here and in
-# clients/typescript/package.json. `clients/contract.sha256` says from which contract; a test compares.
+# Makes what is generated under clients/ from openapi.yaml, by the generators pinned in
+# scripts/generate-clients.txt and clients/typescript/package.json. clients/generated.sha256 says from
+# what it was made and what came out; `contract::the_clients_are_generated_from_this_contract` compares.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python=${PYTHON:-python3}
 tools=target/clients/generator
-[ -x $tools/bin/datamodel-codegen ] || $python -m venv $tools
-$tools/bin/pip install --quiet datamodel-code-generator==0.89.0
+scripts/venv.sh $tools scripts/generate-clients.txt
 $tools/bin/datamodel-codegen --input openapi.yaml --input-file-type openapi \
   --output clients/python/src/rbees_workerd/contract.py --output-model-type typing.TypedDict \
   --target-python-version 3.11 --use-standard-collections --use-union-operator --use-schema-description \
@@ -20,4 +19,5 @@ target/clients/typescript/node_modules/.bin/openapi-typescript openapi.yaml --ro
   --root-types-no-schema-prefix --output clients/typescript/src/contract.ts
 cp clients/typescript/src/contract.ts target/clients/typescript/src/
 (cd target/clients/typescript && node_modules/.bin/tsc)
-sha256sum openapi.yaml | cut -d ' ' -f 1 > clients/contract.sha256
+sha256sum openapi.yaml scripts/generate-clients.{sh,txt} clients/typescript/{package,tsconfig}.json \
+  clients/python/src/rbees_workerd/contract.py clients/typescript/src/contract.ts > clients/generated.sha256

@@ -151,16 +151,23 @@ fn last_read(request: &Request) -> Result<usize, Problem> {
     let header = request.headers().get("last-event-id").map(HeaderValue::to_str);
     let query = request.uri().query().unwrap_or("").split('&');
     let query = query.filter_map(|pair| pair.strip_prefix("last_event_id=")).next_back();
-    let (field, value) = match header {
-        Some(value) => ("Last-Event-ID", value.ok()),
-        None => ("last_event_id", Some(query.unwrap_or(""))),
-    };
-    match value {
-        Some("") => Ok(0),
-        Some(value) if value.bytes().all(|b| b.is_ascii_digit()) => {
-            Ok(value.parse().unwrap_or(usize::MAX)) // no log is that long
+    let by_query = event_number("last_event_id", query.unwrap_or(""))?; // also where it does not count
+    match header {
+        Some(value) => event_number("Last-Event-ID", value.unwrap_or("?")),
+        None => Ok(by_query),
+    }
+}
+
+fn event_number(field: &str, value: &str) -> Result<usize, Problem> {
+    let digits = value.bytes().all(|b| b.is_ascii_digit());
+    let number = value.parse::<i64>().ok().and_then(|number| usize::try_from(number).ok());
+    match number.filter(|_| digits) {
+        Some(number) => Ok(number),
+        None if value.is_empty() => Ok(0),
+        None => {
+            let violation = Violation::new(field, "integer", "is an event's number");
+            Err(Problem::invalid(vec![violation]))
         }
-        _ => Err(Problem::invalid(vec![Violation::new(field, "integer", "is an event's number")])),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::worker::{BINARY, Worker};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,6 +36,23 @@ async fn openapi_yaml_is_fresh_and_the_worker_serves_it() {
     assert_eq!(get("/docs/nothing").await.expect("it answers").status(), 404);
 }
 
+/// What clients/ was generated from, and what came out, is as it was then. The generators are pinned and
+/// repeat themselves, so this needs no Node; `make test-clients` generates anew and compares the files.
+#[test]
+fn the_clients_are_generated_from_this_contract() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let kept = std::fs::read_to_string(root.join("clients/generated.sha256")).expect("it is there");
+    let kept: Vec<(&str, &str)> = kept.lines().filter_map(|line| line.split_once("  ")).collect();
+    let named = |path: &str| kept.iter().any(|(_, named)| *named == path);
+    assert!(kept.len() == 7 && named("openapi.yaml") && named("clients/typescript/src/contract.ts"));
+    for (digest, path) in kept {
+        let bytes = std::fs::read(root.join(path)).expect("it is there");
+        let found: String =
+            Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(found, digest, "{path} is another than clients/ was made from: `make clients`");
+    }
+}
+
 /// `make test-contract` runs it, with the path of schemathesis' command.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs schemathesis: run `make test-contract`"]
@@ -41,9 +60,13 @@ async fn schemathesis_finds_no_answer_outside_the_contract() {
     let command = std::env::var_os("SCHEMATHESIS").expect("`make test-contract` sets it");
     let seed = std::env::var("SEED").unwrap_or_else(|_| "41".to_owned());
     let worker = Worker::tiny(&["--model-alias", "*", "--queue", "4096", "--slots", "4"]).await;
+    let hooks = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/contract/hooks.py");
     let status = Command::new(command)
+        .env("SCHEMATHESIS_HOOKS", hooks)
+        .current_dir(crate::worker::folder()) // where it keeps what it found
         .args(["run", &worker.url("/openapi.yaml"), "--seed", &seed, "--max-examples", "200"])
         .args(["--phases", "examples,coverage,fuzzing", "--exclude-path", "/shutdown"])
+        .args(["--request-timeout", "120"])
         // No schema can say that prompt and answer have to fit this model's context.
         .args(["--exclude-checks", "positive_data_acceptance", "--warnings", "off"])
         .status()

@@ -540,8 +540,7 @@ export interface components {
             /** @description One, but for the chunk with `usage`, which has none. */
             choices: components["schemas"]["CompletionChoice"][];
             usage?: components["schemas"]["Usage"] | null;
-            /** @description A narration, or on the whole all of them, where that was asked for. Not OpenAI's. */
-            narration?: Record<string, never> | null;
+            narration?: components["schemas"]["Told"] | null;
         };
         /** @description What a completion says. */
         CompletionChoice: {
@@ -1753,6 +1752,12 @@ export interface components {
              */
             tokens_per_second: number;
         };
+        /** @description A chunk's narration, or the whole answer's. */
+        Told: {
+            [key: string]: unknown;
+        } | {
+            [key: string]: unknown;
+        }[];
         /** @description A token that might have come. */
         TopLogprob: {
             /** @description Its text. */
@@ -1937,6 +1942,7 @@ export type Texts = components['schemas']['Texts'];
 export type Token = components['schemas']['Token'];
 export type TokenLogprob = components['schemas']['TokenLogprob'];
 export type TokensGeneratedFact = components['schemas']['TokensGeneratedFact'];
+export type Told = components['schemas']['Told'];
 export type TopLogprob = components['schemas']['TopLogprob'];
 export type Usage = components['schemas']['Usage'];
 export type Violation = components['schemas']['Violation'];

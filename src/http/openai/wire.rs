@@ -221,8 +221,19 @@ pub struct Completion<'a> {
     pub usage: Option<Option<Usage>>,
     /// A narration, or on the whole all of them, where that was asked for. Not OpenAI's.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<Told>)]
     pub narration: Option<&'a RawValue>,
+}
+
+/// A chunk's narration, or the whole answer's.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "the contract's alone: narrations go out as they were written")]
+pub enum Told {
+    /// On a chunk.
+    One(serde_json::Map<String, serde_json::Value>),
+    /// On the whole.
+    All(Vec<serde_json::Map<String, serde_json::Value>>),
 }
 
 /// What a completion says.

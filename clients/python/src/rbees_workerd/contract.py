@@ -1073,6 +1073,12 @@ class TokensGeneratedFact(TypedDict):
     """
 
 
+Told: TypeAlias = dict[str, Any] | list[dict[str, Any]]
+"""
+A chunk's narration, or the whole answer's.
+"""
+
+
 class TopLogprob(TypedDict):
     """
     A token that might have come.
@@ -2056,10 +2062,7 @@ class Completion(TypedDict):
     One, but for the chunk with `usage`, which has none.
     """
     usage: NotRequired[Usage | None]
-    narration: NotRequired[dict[str, Any] | None]
-    """
-    A narration, or on the whole all of them, where that was asked for. Not OpenAI's.
-    """
+    narration: NotRequired[Told | None]
 
 
 Content: TypeAlias = str | list[Piece]
