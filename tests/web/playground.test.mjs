@@ -166,11 +166,13 @@ test("each refusal is explained, and a way on is offered", async (t) => {
   const worker = await startWorker(["--queue", "1"]);
   t.after(worker.stop);
   const page = await open(t, worker.url);
+  const { context_length } = (await (await fetch(`${worker.url}/health`)).json()).model;
+  const text = "hello ".repeat(Math.max(1, context_length - 4090)).trim(); // a token a word, and the template's
   await set(page, { max_tokens: 4090 });
-  await ask(page, "hello");
+  await ask(page, text);
   await page.waitForSelector("#max_tokens[aria-invalid]");
   assert.match(await page.textContent("#max_tokens-wrong"), /context/);
-  assert.equal(await page.inputValue("#text"), "hello", "what was typed is there again");
+  assert.equal(await page.inputValue("#text"), text, "what was typed is there again");
   await shot(page, "light-invalid", { fullPage: true });
 
   await set(page, { max_tokens: 3 });
