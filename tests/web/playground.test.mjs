@@ -166,7 +166,7 @@ test("each refusal is explained, and a way on is offered", async (t) => {
   const worker = await startWorker(["--queue", "1"]);
   t.after(worker.stop);
   const page = await open(t, worker.url);
-  const { context_length } = (await (await fetch(`${worker.url}/health`)).json()).model;
+  const { context_length } = await (await fetch(`${worker.url}/health`)).json();
   const text = "hello ".repeat(Math.max(1, context_length - 4090)).trim(); // a token a word, and the template's
   await set(page, { max_tokens: 4090 });
   await ask(page, text);
@@ -309,4 +309,27 @@ test("the theme is the person's choice, and stays", async (t) => {
   assert.notEqual(dark, light);
   await page.reload();
   assert.equal(await paper(), dark);
+});
+
+test("the contract is read at /docs, out of the binary", async (t) => {
+  const phone = { viewport: { width: 360, height: 740 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
+  for (const [name, options] of [["light", { colorScheme: "light" }], ["dark", { colorScheme: "dark" }], ["phone", phone]]) {
+    const context = await browser.newContext({ viewport: { width: 1280, height: 860 }, ...options });
+    t.after(() => context.close());
+    const page = await context.newPage();
+    const foreign = [];
+    page.on("request", (request) => {
+      if (!/^(data:|blob:|http:\/\/127\.0\.0\.1:)/.test(request.url())) foreign.push(request.url());
+    });
+    await page.goto(`${shared.url}/docs`);
+    await page.waitForSelector("#operations-jobs-execute", { timeout: 120_000 });
+    const shown = await page.$$eval(".opblock", (all) => all.length);
+    assert.ok(shown >= 13, `${shown} operations`);
+    await page.click("#operations-jobs-execute .opblock-summary-control");
+    await page.waitForSelector("#operations-jobs-execute .opblock-body");
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    assert.ok(wide <= 0, `${name}: ${wide} pixels too wide`);
+    await shot(page, `docs-${name}`);
+    assert.deepEqual(foreign, []);
+  }
 });
