@@ -44,7 +44,9 @@ fn the_clients_are_generated_from_this_contract() {
     let kept = std::fs::read_to_string(root.join("clients/generated.sha256")).expect("it is there");
     let kept: Vec<(&str, &str)> = kept.lines().filter_map(|line| line.split_once("  ")).collect();
     let named = |path: &str| kept.iter().any(|(_, named)| *named == path);
-    assert!(kept.len() == 7 && named("openapi.yaml") && named("clients/typescript/src/contract.ts"));
+    assert!(
+        kept.len() == 7 && named("openapi.yaml") && named("clients/typescript/src/contract.ts")
+    );
     for (digest, path) in kept {
         let bytes = std::fs::read(root.join(path)).expect("it is there");
         let found: String =

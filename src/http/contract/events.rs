@@ -28,7 +28,6 @@ pub enum StreamEvent {
 
 /// A narration: what the worker did, as a typed fact, and in words that filters chose.
 #[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Narration {
     /// Version of this record.
     #[schema(example = 1)]

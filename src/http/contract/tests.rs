@@ -94,6 +94,9 @@ fn every_narration_is_as_the_contract_says() {
     use std::sync::Arc;
 
     use crate::narration::{Fact, Narrator, Nowhere, Scope, wire};
+    let document = serde_json::to_value(Document::openapi()).expect("it is JSON");
+    let schema = &document["components"]["schemas"]["Narration"];
+    assert!(schema["additionalProperties"].is_null(), "on a stream it has its type besides");
     let narrator = Narrator::new("w".into(), Arc::new(Nowhere));
     let id = || Some("id".to_owned());
     let scope = Scope { job_id: id(), correlation_id: id(), trace_id: id() };
@@ -104,6 +107,10 @@ fn every_narration_is_as_the_contract_says() {
         let read: Result<Narration, _> = serde_json::from_str(&json);
         // A fact of a later vocabulary goes by its own name, which this one can't list.
         assert!(kind == "other" || read.is_ok(), "{kind}: {:?} in {json}", read.err());
+        let fields: serde_json::Map<_, _> = serde_json::from_str(&json).expect("an object");
+        for field in fields.keys() {
+            assert!(schema["properties"][field].is_object(), "{kind}: the contract has no {field}");
+        }
     }
 }
 

@@ -2132,7 +2132,7 @@ class Message(TypedDict):
     """
 
 
-class Narration(TypedDict, closed=True):
+class Narration(TypedDict):
     """
     A narration: what the worker did, as a typed fact, and in words that filters chose.
     """
