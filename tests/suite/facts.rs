@@ -200,7 +200,9 @@ async fn a_trace_is_taken_up_into_narrations_and_log_lines() {
     let request = worker.client.post(worker.url("/execute"));
     let request = request.header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"));
     let body = json!({"prompt": "a", "max_tokens": 1});
-    assert_eq!(request.json(&body).send().await.expect("it answers").status(), 200);
+    let answer = request.json(&body).send().await.expect("it answers");
+    assert_eq!(answer.status(), 200);
+    crate::worker::frames(answer).await; // who leaves ends the job
     assert_eq!(worker.fact("inference-completed")["trace_id"], trace);
     worker.signal("TERM");
     let (_, stderr, _) = worker.ended();
