@@ -138,6 +138,8 @@ async fn every_number_is_taken_or_refused_by_the_name_of_its_field() {
                 // What is no JSON at all can't be said of a field.
                 let json = serde_json::from_str::<Value>(&body).is_ok();
                 let named = answer.contains(&field) || !json;
+                // Held to the context, both are called by the shorter name.
+                let named = named || (field.ends_with("_tokens") && answer.contains("max_tokens"));
                 assert!(status == 200 || named, "{path} {field}={value}: {answer}");
             }
         }

@@ -162,8 +162,9 @@ async fn after_any_end_the_same_port_serves_again_at_once() {
     let folder = crate::worker::folder();
     let model = folder.join("tiny.gguf");
     std::fs::write(&model, crate::gguf::tiny_llama(7)).expect("a temporary file");
-    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = port.local_addr().expect("it is bound").port();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = free.local_addr().expect("it is bound").port();
+    drop(free);
     for end in ["TERM", "KILL", "INT", "KILL"] {
         let worker = Worker::spawn_on(port, &model, &["--grace-ms", "300"]);
         worker.ready().await;

@@ -26,7 +26,7 @@ pub async fn planted(arguments: &[&str], first: &str) -> Worker {
     let file = folder.join("fault");
     let mut command = Command::new(BINARY);
     command.args(["serve", "--port", "0", "--model"]).arg(&model).args(arguments);
-    command.env("RBEES_FAULT", &file);
+    command.env("RBEES_FAULT", &file).env("RUST_BACKTRACE", "0");
     let worker = Worker::run(&mut command).within(folder);
     worker.ready().await;
     plan(&worker, first);
