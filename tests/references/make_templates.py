@@ -148,21 +148,7 @@ BARS = """{% for message in messages %}{% if message['role'] == 'system' and mes
 '}}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>
 ' }}{% else %}{{ eos_token }}{% endif %}"""
 
-MACROS = """{%- macro said(role, text, mark='#') -%}
-{{ mark ~ mark }} {{ role|capitalize }}:
-{{ text | replace('\\t', '    ') }}
-{%- endmacro -%}
-{% for message in messages | rejectattr('role', 'equalto', 'system') %}{{ message.role }}{{ ', ' if not loop.last }}{% endfor %}
-{% if tools is iterable and tools | length > 0 %}tools{% elif tools is none and missing is not defined %}none{% endif %}
-
-{% for message in messages -%}
-{{ said(message.role, message.content.strip()) }}
-{{ loop.cycle('-', '=') }}{{ message.content | length }}{{ message | tojson }}
-{% endfor %}
-{{- messages | map(attribute='role') | unique | join('/') | upper }} {{ messages[-1].role ~ '-' ~ 7 }}
-{% if messages | selectattr('role', 'equalto', 'tool') | list %}tools were used{% endif %}"""
-
-TEMPLATES = dict(chatml=CHATML, headers=HEADERS, inst=INST, turns=TURNS, bars=BARS, macros=MACROS)
+TEMPLATES = dict(chatml=CHATML, headers=HEADERS, inst=INST, turns=TURNS, bars=BARS)
 
 
 def message(role, content):
