@@ -67,7 +67,7 @@ reproduce: toolchain
 	scripts/reproduce.sh $(PROFILE)
 
 bench: build model
-	$(CARGO) bench --locked --bench worker --bench serving
+	$(CARGO) bench --locked --bench worker --bench serving --bench kernels
 
 # Ours beside llama.cpp (built once, under target/) and candle's stock llama; takes a quiet machine.
 bench-peers: build model

@@ -19,11 +19,12 @@ import urllib.request
 
 import llama_cpp
 
-TARGETS = ["llama-bench", "llama-batched-bench", "llama-server"]
+TARGETS = ["llama-bench", "llama-batched-bench", "llama-server", "llama-quantize"]
 PREFILL = [128, 512, 2048]
 DEPTHS = [0, 512, 2048]
 BATCHES = [1, 2, 4, 8]
 CLIENTS = [1, 4, 8]
+FORMS = ["Q4_0", "Q8_0", "Q4_K_M"]
 OURS, LLAMA, CANDLE = "ours", "llama.cpp", "candle"
 START_S_MAX = 60
 
@@ -92,6 +93,29 @@ def bench_own(table: Table, program: pathlib.Path, name: str, model: str, thread
         table.add(f"{result['line']}, tokens/s", name, result["tokens_s"])
 
 
+def forms(table: Table, programs: pathlib.Path, program: pathlib.Path, model: str, threads: int, folder: pathlib.Path) -> None:
+    """The model's weights in other forms (made of the ones it has, which are not better for it)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for form in FORMS:
+        file = folder / f"{form}.gguf"
+        if not file.exists():
+            command = [programs / "llama-quantize", "--allow-requantize", model, file, form, threads]
+            subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for result in lines_of([program, "bare", file, threads, 512, 0, 1]):
+            if not result["line"].startswith("decode of"):
+                table.add(f"{form}, {result['line']}, tokens/s", OURS, result["tokens_s"])
+        command = [programs / "llama-bench", "-m", file, "-t", threads, "-r", 1, "-o", "jsonl", "-p", 512, "-n", 64]
+        for result in lines_of(command):
+            what = f"prefill {result['n_prompt']}" if result["n_prompt"] else f"decode {result['n_gen']} at depth 0"
+            table.add(f"{form}, {what}, tokens/s", LLAMA, result["avg_ts"])
+
+
+def peak_mib(process: subprocess.Popen) -> float:
+    """The most memory that a process has had in use."""
+    status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -114,6 +138,7 @@ def served(table: Table, name: str, command: list[object], port: int, client: pa
                             "tokens_s": "tokens/s of all",
                         }[what]
                         table.add(f"served, {clients} clients: {label}", name, result[what])
+            table.add(f"served, up to {max(CLIENTS)} clients: peak memory, MiB", name, peak_mib(server))
         finally:
             server.terminate()
             server.wait()
@@ -149,7 +174,7 @@ def main() -> None:
     arguments.add_argument("--bench", required=True, type=pathlib.Path)
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--only", choices=["bare", "served", "all"], default="all")
+    arguments.add_argument("--only", choices=["bare", "served", "forms", "all"], default="all")
     arguments.add_argument("--peers", type=pathlib.Path, default=pathlib.Path("target/peers"))
     chosen = arguments.parse_args()
     programs = llama_cpp.build(chosen.peers, TARGETS)
@@ -159,10 +184,12 @@ def main() -> None:
     model, threads = chosen.model, chosen.threads
     for turn in range(chosen.rounds):
         print(f"round {turn + 1} of {chosen.rounds}", file=sys.stderr)
-        if chosen.only != "served":
+        if chosen.only in ("forms", "all"):
+            forms(table, programs, chosen.bench, model, threads, chosen.peers / "forms")
+        if chosen.only in ("bare", "all"):
             bench_own(table, chosen.bench, OURS, model, threads)
             bench_llama(table, programs, model, threads)
-        if chosen.only != "bare":
+        if chosen.only in ("served", "all"):
             port = free_port()
             ours = [chosen.worker, "serve", "--model", model, "--port", port]
             served(table, OURS, ours, port, chosen.bench)
@@ -172,7 +199,7 @@ def main() -> None:
                 "-np", max(CLIENTS), "-c", 1024 * max(CLIENTS),
             ]
             served(table, LLAMA, llama, port, chosen.bench)
-    if chosen.only != "served":
+    if chosen.only in ("bare", "all"):
         bench_own(table, chosen.bench, CANDLE, model, threads)
     print(f"{machine()}; {llama_cpp.PACKAGE}; {chosen.rounds} rounds, {threads} threads, {pathlib.Path(model).name}\n")
     print(table.text())
