@@ -112,6 +112,7 @@ impl Line {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "not seen to pass whole yet: `make soak` runs it"]
 async fn every_number_is_taken_or_refused_by_the_name_of_its_field() {
     let worker = Worker::tiny(&["--model-alias", "*", "--queue", "4096"]).await;
     let mut line = Line { address: address(&worker), stream: None };
