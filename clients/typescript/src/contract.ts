@@ -718,7 +718,7 @@ export interface components {
             /** @description What would be other: `fact`, `target`, `sinks`, `human`, `cute`, `story`, `text`. */
             changed: string[];
         };
-        /** @description How a job ended well. */
+        /** @description How a job ended well. It may repeat a stop string, so it has no `Debug`. */
         End: {
             /**
              * Format: int32

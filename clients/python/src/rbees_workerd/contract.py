@@ -1349,7 +1349,7 @@ class Counts(TypedDict):
 
 class End(TypedDict):
     """
-    How a job ended well.
+    How a job ended well. It may repeat a stop string, so it has no `Debug`.
     """
 
     tokens_out: int
