@@ -158,9 +158,10 @@ fn is_open(worker: &Worker, stream: &TcpStream) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_reads_nothing_is_let_go_and_its_job_does_as_it_asked() {
     let worker = slow(&["--slots", "1", "--reader-stall-ms", "1000"]).await;
-    for (id, on_disconnect) in [("deaf-1", "cancel"), ("deaf-2", "continue")] {
+    // The first one runs for longer than anybody waits for its reader, however fast the machine is.
+    for (id, on_disconnect, tokens) in [("deaf-1", "cancel", 3_900), ("deaf-2", "continue", 300)] {
         // A narration with each token fills whatever holds an answer that nobody reads.
-        let body = json!({"prompt": id, "job_id": id, "max_tokens": 300, "temperature": 0,
+        let body = json!({"prompt": id, "job_id": id, "max_tokens": tokens, "temperature": 0,
             "repetition_penalty": 0.1, "progress_every": 1, "on_disconnect": on_disconnect});
         let mut stream = send(&worker, "/execute", &body, id, Some(4_096)).await;
         worker.wait("it runs", |n| n["job_id"] == id && kind(n) == "inference-started");
@@ -177,7 +178,7 @@ async fn a_client_that_reads_nothing_is_let_go_and_its_job_does_as_it_asked() {
             assert_eq!(last.data["code"], "CANCELLED");
         } else {
             assert_eq!(kind(&ended), "inference-completed");
-            assert_eq!(last.data["tokens_out"], 300, "{last:?}");
+            assert_eq!(last.data["tokens_out"], tokens, "{last:?}");
         }
         // What the system had taken in for it is not the whole.
         let mut rest = Vec::new();
