@@ -70,9 +70,13 @@ pub trait Simd: Copy {
     unsafe fn shift_right<const BITS: u32>(a: Self::B) -> Self::B;
     /// Left by `bits`, likewise.
     unsafe fn shift_left<const BITS: u32>(a: Self::B) -> Self::B;
-    /// To each lane: its four codes (unsigned) times the four bytes of `four` (signed). `WIDE` where
-    /// codes have more than seven bits.
-    unsafe fn dot<const WIDE: bool>(sum: Self::I, codes: Self::B, four: i32) -> Self::I;
+    /// To each lane: its four codes (unsigned) times the four bytes (signed) of group `G` in `row`.
+    /// `WIDE` where codes have more than seven bits.
+    unsafe fn dot<const WIDE: bool, const G: usize>(
+        sum: Self::I,
+        codes: Self::B,
+        row: *const i8,
+    ) -> Self::I;
     /// Asks for the line at `at`, which need not be there.
     unsafe fn prefetch(at: *const u8);
 }

@@ -302,12 +302,11 @@ unsafe fn group<S: Simd, F: Format, const N: usize, const G: usize>(
     unsafe {
         let codes = codes_of::<S, F, G>(lines);
         unrolled!(I in N => {
-            let four = acts.quants.as_ptr().cast::<i8>().add((row + I) * BLOCK + 4 * G);
-            let four = four.cast::<i32>().read_unaligned();
+            let numbers = acts.quants.as_ptr().cast::<i8>().add((row + I) * BLOCK);
             dots[I] = if F::WIDE {
-                S::dot::<true>(dots[I], codes, four)
+                S::dot::<true, G>(dots[I], codes, numbers)
             } else {
-                S::dot::<false>(dots[I], codes, four)
+                S::dot::<false, G>(dots[I], codes, numbers)
             };
         });
     }

@@ -245,9 +245,13 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         unsafe { [_mm256_sll_epi16(a[0], count), _mm256_sll_epi16(a[1], count)] }
     }
     #[inline(always)]
-    unsafe fn dot<const WIDE: bool>(sum: Ints, codes: Ints, four: i32) -> Ints {
+    unsafe fn dot<const WIDE: bool, const G: usize>(
+        sum: Ints,
+        codes: Ints,
+        row: *const i8,
+    ) -> Ints {
         unsafe {
-            let four = _mm256_set1_epi32(four);
+            let four = _mm256_set1_epi32(row.cast::<i32>().add(G).read_unaligned());
             if VNNI {
                 return [
                     _mm256_dpbusd_avx_epi32(sum[0], codes[0], four),

@@ -1,5 +1,6 @@
 //! The sixteen lanes as one register of AVX-512, byte products by VNNI.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::super::kind::Kind;
@@ -18,6 +19,28 @@ pub struct Avx512;
 pub unsafe fn run<W: Work>(work: W) {
     // SAFETY: the caller's promise.
     unsafe { work.run::<Avx512>() }
+}
+
+/// Left to itself, the compiler takes the four numbers through a general register where there are
+/// minima, which is half as fast as the instruction's own way to spread them.
+///
+/// # Safety
+/// The processor has the features named here, and `row` has four numbers in group `G`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn dot<const G: usize>(mut sum: __m512i, codes: __m512i, row: *const i8) -> __m512i {
+    // SAFETY: it reads the four numbers, and nothing else but its operands.
+    unsafe {
+        asm!(
+            "vpdpbusd {sum}, {codes}, dword ptr [{row} + 4 * {group}]{{1to16}}",
+            sum = inout(zmm_reg) sum,
+            codes = in(zmm_reg) codes,
+            row = in(reg) row,
+            group = const G,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    sum
 }
 
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
@@ -170,8 +193,12 @@ impl Simd for Avx512 {
         unsafe { _mm512_slli_epi16::<BITS>(a) }
     }
     #[inline(always)]
-    unsafe fn dot<const WIDE: bool>(sum: __m512i, codes: __m512i, four: i32) -> __m512i {
-        unsafe { _mm512_dpbusd_epi32(sum, codes, _mm512_set1_epi32(four)) }
+    unsafe fn dot<const WIDE: bool, const G: usize>(
+        sum: __m512i,
+        codes: __m512i,
+        row: *const i8,
+    ) -> __m512i {
+        unsafe { dot::<G>(sum, codes, row) }
     }
     #[inline(always)]
     unsafe fn prefetch(at: *const u8) {

@@ -180,8 +180,12 @@ impl Simd for Portable {
         pairs(a, |pair| pair << BITS)
     }
     #[inline(always)]
-    unsafe fn dot<const WIDE: bool>(sum: [i32; 16], codes: [u8; 64], four: i32) -> [i32; 16] {
-        let four = four.to_le_bytes().map(|byte| i32::from(byte.cast_signed()));
+    unsafe fn dot<const WIDE: bool, const G: usize>(
+        sum: [i32; 16],
+        codes: [u8; 64],
+        row: *const i8,
+    ) -> [i32; 16] {
+        let four = unsafe { row.cast::<[i8; 4]>().add(G).read() }.map(i32::from);
         std::array::from_fn(|lane| {
             let codes = &codes[lane * 4..lane * 4 + 4];
             (0..4).fold(sum[lane], |sum, i| sum + i32::from(codes[i]) * four[i])
