@@ -337,7 +337,9 @@ def ask(worker: Worker, api: str, prompt: str, tokens: int) -> tuple[str, bool]:
 
 # Greedy answers to some of these run in circles: whichever does so on the model at hand is taken.
 ENDLESS = ["Count from one to one thousand, one number a line.", "on and on", "Tell a story that never ends.",
-           *(f"Repeat the word {word} for ever." for word in ("bee", "hive", "honey", "wax", "queen", "drone"))]
+           *(f"Repeat the word {word} for ever." for word in ("bee", "hive", "honey", "wax", "queen", "drone")),
+           # Text that is in a circle already, for endpoints that continue it as it is.
+           "bee " * 60 + "bee", "la " * 60 + "la", "0, " * 60 + "0,", "honey wax " * 40 + "honey"]
 PROMPT = "Once upon a time, a bee named"
 
 
