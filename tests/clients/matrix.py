@@ -288,7 +288,7 @@ class Asks:
         self.read(worker, "short", PROMPT, TOKENS)
         took = (time.monotonic() - began) / 2
         # Long enough for some tokens of an answer, short enough to come in the middle of 2,000.
-        self.deadline_ms = int(os.environ.get("DEADLINE_MS", max(2.0, 1.5 * took) * 1000))
+        self.deadline_ms = int(os.environ.get("DEADLINE_MS", max(1.0, 1.5 * took) * 1000))
         self.long = min(600, max(3 * TOKENS, int(2 * self.deadline_ms / 1000 * TOKENS / took)))
         if "prefill" in cases:
             began = time.monotonic()
