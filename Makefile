@@ -159,8 +159,7 @@ clients: openapi
 
 # Makes what the tests compare with anew, by the libraries that models are trained with.
 references:
-	$(PYTHON) -m venv target/references
-	target/references/bin/pip install --quiet --requirement tests/references/requirements.txt
+	scripts/venv.sh target/references tests/references/requirements.txt
 	target/references/bin/python tests/references/make_tokenizers.py
 	target/references/bin/python tests/references/make_models.py
 	target/references/bin/python tests/references/make_templates.py

@@ -79,23 +79,8 @@ fn main() {
 }
 
 fn kind(name: &str) -> Kind {
-    let all = [
-        Kind::F32,
-        Kind::F16,
-        Kind::BF16,
-        Kind::Q4_0,
-        Kind::Q4_1,
-        Kind::Q5_0,
-        Kind::Q5_1,
-        Kind::Q8_0,
-        Kind::Q2_K,
-        Kind::Q3_K,
-        Kind::Q4_K,
-        Kind::Q5_K,
-        Kind::Q6_K,
-    ];
-    let found = all.into_iter().find(|kind| format!("{kind:?}") == name);
-    found.unwrap_or_else(|| panic!("{name} is none of {all:?}"))
+    let found = Kind::ALL.into_iter().find(|kind| format!("{kind:?}") == name);
+    found.unwrap_or_else(|| panic!("{name} is none of {:?}", Kind::ALL))
 }
 
 impl Layer {
